@@ -1,0 +1,114 @@
+"""The command line: `python -m dd VERB`. Rules call the first verbs, people the others."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dd import verbs
+from dd.errors import DDError
+
+CONTINUE = 75  # exit status of a job that saved its state and wants to be started again
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; return the exit status: 0, 1 for a mistake that was explained, 2 for wrong usage, 75 for "to be continued"."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.call(args) or 0)
+    except DDError as error:
+        print(f"dd {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except verbs.Unfinished as error:
+        print(f"dd {args.verb}: {error}", file=sys.stderr)
+        return CONTINUE
+    except MemoryError:
+        print(f"dd {args.verb}: out of memory; make batch_real, ipc or the network smaller, or ask for more", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"dd {args.verb}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dd", description="Reproduce the dataset-distillation literature.")
+    verb = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def add(name: str, call: object, help_: str, *, job: bool = True, device: bool = True) -> argparse.ArgumentParser:
+        sub = verb.add_parser(name, help=help_, description=help_)
+        sub.set_defaults(call=call)
+        if job:
+            sub.add_argument("--config", required=True, help="JSON (or YAML) file; - reads standard input")
+            sub.add_argument("--threads", type=int, default=1)
+        if device:
+            sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto")
+        return sub
+
+    def long(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--stop-after", type=float, metavar="SECONDS", help="save, and exit with status 75, after this long")
+
+    path = {"type": Path, "required": True}
+    sub = add("download", verbs.download, "fetch and check the files of a dataset", device=False)
+    sub.add_argument("--out", **path)
+    sub = add("prepare", verbs.prepare, "bring a dataset into its prepared form", device=False)
+    sub.add_argument("--name", required=True)
+    sub.add_argument("--raw", **path)
+    sub.add_argument("--out", **path)
+    sub = add("pretrain", verbs.pretrain, "train networks from one milestone to the next")
+    sub.add_argument("--dataset", **path)
+    sub.add_argument("--epoch", type=int, required=True)
+    sub.add_argument("--seeds", type=int, nargs="+", required=True)
+    sub.add_argument("--previous", type=Path, nargs="*", default=[])
+    sub.add_argument("--previous-epoch", type=int, default=0)
+    sub.add_argument("--out", type=Path, nargs="+", required=True)
+    long(sub)
+    sub = add("distill", verbs.distill, "distil one set")
+    sub.add_argument("--dataset", **path)
+    sub.add_argument("--seed", type=int, required=True)
+    sub.add_argument("--need", type=Path, nargs="+", action="append", default=[], help="files of one need of the recipe")
+    sub.add_argument("--out", **path, help="folder")
+    sub.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
+    long(sub)
+    sub = add("evaluate", verbs.evaluate, "train networks on one set and test them")
+    sub.add_argument("--dataset", **path)
+    sub.add_argument("--distilled", **path)
+    sub.add_argument("--set", type=int, required=True)
+    sub.add_argument("--nets", type=int, nargs=2, required=True, metavar=("FIRST", "LAST"))
+    sub.add_argument("--out", **path)
+    sub = add("analyse", verbs.analyse, "run a network over a finished set")
+    sub.add_argument("--dataset", **path)
+    sub.add_argument("--distilled", **path)
+    sub.add_argument("--checkpoint", **path)
+    sub.add_argument("--out", **path)
+    sub = add("artifact", verbs.artifact, "draw every table and figure of one paper", device=False)
+    sub.add_argument("--paper", required=True)
+    sub.add_argument("--out", **path, help="folder")
+    sub = add("report", verbs.report, "write the report and the index", device=False)
+    sub.add_argument("--out", **path)
+
+    def person(name: str, call: object, help_: str) -> argparse.ArgumentParser:
+        sub = add(name, call, help_, job=False, device=False)
+        sub.add_argument("--settings", type=Path, default=Path("config.yaml"), help="default: config.yaml")
+        sub.add_argument("--scale", help="instead of the one in config.yaml")
+        return sub
+
+    sub = person("plan", verbs.plan, "list jobs, what is there already, hours and disk")
+    sub.add_argument("papers", nargs="*", metavar="PAPER", help="default: those of config.yaml")
+    sub.add_argument("--all", action="store_true", help="list every job")
+    sub.add_argument("--rate", type=float, help="GFLOP/s of one worker; default: measured here, now")
+    person("check", verbs.check, "check every configuration file and say all that is wrong")
+    sub = person("record", verbs.record, "keep the measured numbers of a paper or experiment in records/")
+    sub.add_argument("paper", metavar="NAME")
+    sub.add_argument("--out", type=Path, default=Path("records"))
+    sub = add("show", verbs.show, "write a distilled set as an image", job=False, device=False)
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--out", type=Path, help="default: beside the file, .png")
+    sub.add_argument("--dataset", type=Path, help="prepared dataset, for sets that hold positions only")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The one place that runs networks over finished sets; figures read what it writes."""

@@ -1,0 +1,183 @@
+"""Files that appear atomically or not at all, and tensors that are never unpickled.
+
+Result files hold only what follows from configuration and inputs; whatever may differ between two honest runs (time, host,
+device, commit) goes to a `run.json` beside them, which nothing takes as input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dd.config.canonical import canonical
+from dd.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+META_KEY = "dd"  # one key only: safetensors writes several keys in random order
+
+
+def sha256_file(path: Path | str) -> str:
+    """Return the sha256 of a file's bytes as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it is renamed to `path` when the block ends well, and removed when not.
+
+    Raises:
+        ArtifactError: the file could not be written (disk full, read-only, no permission); nothing is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write canonical JSON atomically (sorted keys, no NaN, no trailing newline: the bytes that ids are hashed from)."""
+    write_text(path, canonical(value))
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtifactError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: is not readable JSON: {error}") from error
+
+
+def _content_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return a sha256 over names, types, shapes and bytes; safetensors itself would not notice a flipped bit."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
+        digest.update(memoryview(tensor.flatten().view(_bytes()).numpy()) if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
+    """Write tensors and JSON metadata as one safetensors file, atomically; equal content gives equal bytes.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = canonical({"meta": dict(meta or {}), "sha256": _content_digest(plain)})
+    with atomic(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={META_KEY: header})
+        except SafetensorError as error:
+            raise ArtifactError(f"{path}: cannot be written: {error}; nothing was changed") from error
+
+
+def load_tensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read (tensors, metadata) of a file that `save_tensors` wrote, and check every byte of it.
+
+    Raises:
+        ArtifactError: missing, truncated, changed since it was written, or not one of our files.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(META_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: is damaged or not a safetensors file ({error}); delete it and run again") from error
+    if header is None:
+        raise ArtifactError(f"{path}: was not written by dd (no {META_KEY!r} metadata)")
+    header = json.loads(header)
+    if header["sha256"] != _content_digest(tensors):
+        raise ArtifactError(f"{path}: is damaged (its content does not match its own sha256); delete it and run again")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, header["meta"]
+
+
+def read_meta(path: Path | str) -> dict[str, Any]:
+    """Return only the metadata of a file that `save_tensors` wrote, without reading its tensors.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ArtifactError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="np") as file:
+            return json.loads((file.metadata() or {})[META_KEY])["meta"]
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path}: is damaged or not written by dd ({error!r})") from error
+
+
+def write_run(path: Path | str, **facts: Any) -> None:
+    """Write what may differ between two honest runs (commit, versions, device, seconds ...) to a run.json."""
+    import torch
+
+    record = {
+        **_git(),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "peak_memory_mb": _peak_memory_mb(),
+        **facts,
+    }
+    write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def _git() -> dict[str, Any]:
+    root = Path(__file__).resolve().parents[1]
+    try:
+        run = lambda *args: subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: E731
+        return {"commit": run("rev-parse", "HEAD").strip(), "dirty": bool(run("status", "--porcelain", "-uno").strip())}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def _peak_memory_mb() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

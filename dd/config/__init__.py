@@ -1,0 +1,142 @@
+"""Strict, frozen configuration: one definition, all errors at once, and ids that adding a field does not move.
+
+Whatever is hashed stands in one of these models. A field that was added after its stage was first released carries
+`added(value)` and is left out of the hashed JSON while it equals that value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dd.config.canonical import canonical, digest
+from dd.errors import ConfigError, nearest
+
+__all__ = ["Frozen", "added", "canonical", "digest", "hashed", "load_yaml", "parse"]
+
+
+class Frozen(BaseModel):
+    """A configuration: immutable, unknown keys are errors, text is never read as a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def added(value: Any, **constraints: Any) -> Any:
+    """Declare a field that came after its stage was released: default `value`, and absent from ids while it has it."""
+    return Field(default=value, json_schema_extra={"added": value}, **constraints)
+
+
+def hashed(config: BaseModel) -> dict[str, Any]:
+    """Return the plain dict that ids are made from: every field, but for `added` ones at their added value."""
+    result = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        extra = field.json_schema_extra
+        plain = _plain(value)
+        if isinstance(extra, dict) and "added" in extra and plain == _plain(extra["added"]):
+            continue
+        result[name] = plain
+    return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return hashed(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def parse(model: type[M], data: Any, where: str) -> M:
+    """Return `data` as a validated `model`.
+
+    Args:
+        where: the file (and the key in it) that the data came from; every message starts with it.
+
+    Raises:
+        ConfigError: one line for each thing that is wrong, all of them at once.
+    """
+    try:  # through JSON: strict, and lists may fill tuples
+        return model.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(model, item, where) for item in error.errors())) from None
+    except TypeError as error:
+        raise ConfigError(f"{where}: holds a value that configuration cannot hold: {error}") from None
+
+
+def _explain(model: type[BaseModel], item: Any, where: str) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    value = item.get("input")
+    if item["type"] == "extra_forbidden":
+        fields = _fields_at(model, item["loc"][:-1])
+        return f"{where}: {key}: unknown key{nearest(item['loc'][-1], fields)}"
+    if item["type"] == "missing":
+        return f"{where}: {key}: is missing"
+    hint = ""
+    if isinstance(value, str) and item["type"] in {"float_type", "int_type"}:
+        hint = _number_hint(value)
+    return f"{where}: {key}: value {value!r}: {item['msg'][0].lower() + item['msg'][1:]}{hint}"
+
+
+def _number_hint(value: str) -> str:
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f" (YAML reads {value!r} as text: a number in this form needs a point and a sign, write {number!r})"
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    current: Any = model
+    for part in loc:
+        fields = getattr(current, "model_fields", {})
+        if part not in fields:
+            continue  # the tag of a union, or an index
+        annotation = fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        current = next((c for c in candidates if hasattr(c, "model_fields")), current)
+    return list(getattr(current, "model_fields", {}))
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which writing a key twice is an error, not a silent choice."""
+
+
+def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    merge = "tag:yaml.org,2002:merge"
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]  # type: ignore[no-untyped-call]
+    twice = {key for key in keys if keys.count(key) > 1}
+    if twice:
+        raise yaml.constructor.ConstructorError(None, None, f"key {sorted(map(str, twice))[0]!r} is written twice", node.start_mark)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        ConfigError: missing, not YAML (with line and column), a key written twice, or not a mapping.
+    """
+    try:
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds {type(data).__name__}, must be keys and values at top level")
+    return data

@@ -1,0 +1,66 @@
+"""From [0, 1] to the networks' input space, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Normalisation:
+    """Per-channel (x - mean) / std, for (n, c, h, w) in [0, 1]."""
+
+    def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        self.mean = torch.as_tensor(mean, dtype=torch.float32)
+        self.std = torch.as_tensor(std, dtype=torch.float32)
+
+    def _shaped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mean.to(x).view(1, -1, 1, 1), self.std.to(x).view(1, -1, 1, 1)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return normalised images."""
+        mean, std = self._shaped(x)
+        return (x - mean) / std
+
+    def invert(self, x: Tensor) -> Tensor:
+        """Return images in [0, 1] units (values outside are possible) from normalised ones."""
+        mean, std = self._shaped(x)
+        return x * std + mean
+
+
+class ZCA:
+    r"""Whitening: :math:`x' = (x - \mu) U (s + \epsilon)^{-1/2} U^T`, with :math:`\Sigma = U s U^T` of the train images.
+
+    epsilon is added to the eigenvalues (0.1 in MTT, TESLA and ELF). FrePo's whitening is another one.
+    """
+
+    def __init__(self, mean: Tensor, transform: Tensor, inverse: Tensor) -> None:
+        self.mean, self.transform, self.inverse = mean, transform, inverse
+
+    @classmethod
+    def fit(cls, images: Tensor, eps: float = 0.1) -> ZCA:
+        """Fit on train images, (n, c, h, w) in [0, 1]; the covariance is divided by n - 1."""
+        flat = images.flatten(1)
+        mean = flat.mean(0, keepdim=True)
+        centred = flat - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / (len(flat) - 1))
+        values = values.clamp_min(0)
+        return cls(mean, (vectors * (values + eps).rsqrt()) @ vectors.T, (vectors * (values + eps).sqrt()) @ vectors.T)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return whitened images of the same shape."""
+        return ((x.flatten(1) - self.mean.to(x)) @ self.transform.to(x)).view_as(x)
+
+    def invert(self, x: Tensor) -> Tensor:
+        """Return images in [0, 1] units from whitened ones."""
+        return (x.flatten(1) @ self.inverse.to(x) + self.mean.to(x)).view_as(x)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the fitted matrices."""
+        return {"mean": self.mean, "transform": self.transform, "inverse": self.inverse}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor]) -> ZCA:
+        """Return the whitening that `state_dict` described."""
+        return cls(state["mean"], state["transform"], state["inverse"])

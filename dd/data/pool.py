@@ -1,0 +1,86 @@
+"""The real images, resident on the device as uint8, addressed by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dd.data.normalise import Normalisation
+from dd.errors import ConfigError
+
+
+class RealPool:
+    """All images of one split.
+
+    images: (n, c, h, w) uint8. labels: (n,) int64, sorted or not. mean, std: per channel, for [0, 1].
+    Positions (`index`) are int64 tensors; draws are functions of the generator alone, which lives on the CPU.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, classes: int, mean: Sequence[float], std: Sequence[float], device: str = "cpu"
+    ) -> None:
+        self.images = images.to(device)
+        self.labels = labels.to(device)
+        self.classes = classes
+        self.device = device
+        self.normalisation = Normalisation(mean, std)
+        self._members = [(labels == c).nonzero().squeeze(1).cpu() for c in range(classes)]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """(mean, std), each (c,), on the CPU."""
+        return self.normalisation.mean, self.normalisation.std
+
+    def of_class(self, c: int) -> Tensor:
+        """Return the positions of class c."""
+        return self._members[c].to(self.device)
+
+    def draw(self, generator: torch.Generator, per_class: int) -> Tensor:
+        """Return (classes, per_class) positions, without replacement inside a class.
+
+        Raises:
+            ConfigError: a class has fewer images.
+        """
+        smallest = min(range(self.classes), key=lambda c: len(self._members[c]))
+        if per_class > len(self._members[smallest]):
+            most = len(self._members[smallest])
+            raise ConfigError(f"batch_real: value {per_class} is larger than class {smallest}, which has {most} images; allowed: 1 to {most}")
+        rows = [members[self._distinct(generator, len(members), per_class)] for members in self._members]
+        return torch.stack(rows).to(self.device)
+
+    @staticmethod
+    def _distinct(generator: torch.Generator, n: int, k: int) -> Tensor:
+        """Return k distinct numbers below n. For small k, draw and draw again what came twice: no permutation of everything."""
+        if k * 8 > n:
+            return torch.randperm(n, generator=generator)[:k]
+        chosen = torch.randint(n, (k,), generator=generator)
+        while True:
+            _, inverse, count = chosen.unique(return_inverse=True, return_counts=True)
+            if len(count) == k:
+                return chosen
+            first = torch.full((len(count),), k, dtype=torch.int64).scatter_reduce(0, inverse, torch.arange(k), "amin")
+            again = torch.ones(k, dtype=torch.bool)
+            again[first] = False
+            chosen[again] = torch.randint(n, (int(again.sum()),), generator=generator)
+
+    def uniform(self, generator: torch.Generator, n: int) -> Tensor:
+        """Return (n,) positions, uniform over all images, with replacement."""
+        return torch.randint(len(self), (n,), generator=generator).to(self.device)
+
+    def raw(self, index: Tensor) -> Tensor:
+        """Return float32 images in [0, 1], (m, c, h, w)."""
+        return self.images[index].float().div_(255)
+
+    def x(self, index: Tensor) -> Tensor:
+        """Return float32 normalised images, (m, c, h, w)."""
+        return self.normalisation.apply(self.raw(index))
+
+    def y(self, index: Tensor) -> Tensor:
+        """Return labels, (m,) int64."""
+        return self.labels[index]

@@ -1,0 +1,220 @@
+"""The loop: descend a recipe's objective, whatever the recipe, and never lose what was done.
+
+A run that is stopped (asked to, or killed) and started again gives the same bytes as one that was not. Its state lives in an
+undeclared `.resume` folder beside the result, and the result is published by rename at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd import recipes
+from dd.artifacts import load_tensors, save_tensors, write_json, write_text
+from dd.config import hashed, parse
+from dd.config.stages import DistillConfig
+from dd.data.load import load, manifest
+from dd.data.pool import RealPool
+from dd.errors import ArtifactError
+from dd.evaluation.io import write_distilled
+from dd.images import write_grid
+from dd.progress import Progress
+from dd.types import DistilledSet, Inputs, Run
+
+SAVE_EVERY = 60.0  # seconds between checkpoints of a running distillation
+LOG_POINTS = 100  # rows of curve.csv, about
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved and the next start continues."""
+
+
+def distill(
+    config: DistillConfig,
+    dataset: Path,
+    paths: list[list[Path]],
+    seed: int,
+    out: Path,
+    *,
+    device: str = "cpu",
+    stop: Callable[[], bool] = lambda: False,
+    save_every: float = SAVE_EVERY,
+) -> int:
+    """Make one distilled set and write distilled.safetensors, steps/, config.json, curve.csv and grid.png into `out`.
+
+    Args:
+        dataset: folder of the prepared dataset. paths: one list of files for every need of the recipe, in order.
+        seed: which of the independent sets. stop: asked between steps whether to save and stop.
+
+    Returns:
+        How often the run was continued from a checkpoint.
+
+    Raises:
+        Stopped: `stop` said so.
+        ConfigError: a value does not fit the dataset. ArtifactError: an input is damaged or a file cannot be written.
+    """
+    facts = manifest(dataset)
+    recipe = recipes.load(config.method)
+    fields = parse(recipe.Config, config.recipe, f"distill {config.method}")
+    inputs = Inputs(dataset, facts, config.ipc, seed, device, paths, _pool(dataset, facts, device))
+    run: Run = recipe.build(fields, inputs)
+    about = {"dataset": facts["name"], "fingerprint": facts["fingerprint"], "method": config.method, "ipc": config.ipc, "seed": seed}
+    resume = out / ".resume"
+    loop = Loop(run, resume / "state.safetensors", {"config": hashed(config), "seed": seed})
+    loop.load()
+    diverged = loop.descend(stop, save_every, lambda step: _write_set(resume / "steps" / f"{step}.safetensors", run.finish(), about))
+    final = run.finish()
+    if diverged:
+        about["diverged"] = {name: value if math.isfinite(value) else str(value) for name, value in diverged.items()}
+    _publish_steps(resume / "steps", out / "steps", run.steps, final, about)
+    write_json(out / "config.json", hashed(config))
+    write_text(out / "curve.csv", loop.curve())
+    shown = final.images if len(final.images) else inputs.pool().raw(final.indices[:: max(1, len(final.labels) // 1000)]).cpu()
+    ids = final.labels if len(final.images) else final.labels[:: max(1, len(final.labels) // 1000)]
+    write_grid(out / "grid.png", shown, ids)
+    _write_set(out / "distilled.safetensors", final, about)
+    shutil.rmtree(resume, ignore_errors=True)
+    return loop.resumed
+
+
+def _pool(dataset: Path, facts: dict[str, Any], device: str) -> Callable[[], RealPool]:
+    made: list[RealPool] = []
+
+    def pool() -> RealPool:
+        if not made:
+            images, labels = load(dataset, "train")
+            made.append(RealPool(images, labels, len(facts["classes"]), **facts["lineages"]["dc"], device=device))
+        return made[0]
+
+    return pool
+
+
+def _write_set(path: Path, distilled: DistilledSet, about: dict[str, Any]) -> None:
+    distilled.meta = dict(about)
+    write_distilled(path, distilled)
+
+
+def _publish_steps(hidden: Path, public: Path, steps: tuple[int, ...], final: DistilledSet, about: dict[str, Any]) -> None:
+    public.mkdir(parents=True, exist_ok=True) if steps else None
+    for step in steps:
+        made = hidden / f"{step}.safetensors"
+        if made.exists():
+            made.replace(public / made.name)
+        else:  # the run diverged, or ended, before this step: what there is
+            _write_set(public / made.name, final, about)
+
+
+class Loop:
+    """One run's descent, with everything that it must remember."""
+
+    def __init__(self, run: Run, state: Path, identity: dict[str, Any]) -> None:
+        self.run = run
+        self.state = state
+        self.identity = identity
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+        self.resumed = 0
+
+    def descend(self, stop: Callable[[], bool], save_every: float, publish: Callable[[int], None]) -> dict[str, float] | None:
+        """Run until the last iteration; return None, or where and how the run diverged."""
+        run = self.run
+        if run.optimizer is None or run.source is None or run.term is None or run.batches is None or run.parameterization is None:
+            return None  # a method that only selects
+        log_every = max(1, run.iterations // LOG_POINTS)
+        saved = time.monotonic()
+        with Progress("distill", run.iterations, self.step) as progress:
+            while self.step < run.iterations:
+                if self.step in run.steps:
+                    publish(self.step)
+                run.parameterization.project_()
+                net = run.source.draw(self.step)
+                batches = run.batches(self.step)
+                loss = run.term(batches, net)
+                run.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if self.step % log_every == 0 or self.step == run.iterations - 1:
+                    row = self._log(loss)
+                    if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+                        return row
+                run.optimizer.step()
+                run.source.advance(net, batches)
+                self.step += 1
+                progress.update(self.step)
+                if stop():
+                    self.save()
+                    raise Stopped(f"stopped after {self.step} of {run.iterations} iterations; start again to continue")
+                if time.monotonic() - saved > save_every:
+                    self.save()
+                    saved = time.monotonic()
+        if run.iterations in run.steps:
+            publish(run.iterations)
+        return None
+
+    def _log(self, loss: torch.Tensor) -> dict[str, float]:
+        assert self.run.optimizer is not None
+        grads = [p.grad for group in self.run.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([grad.norm() for grad in grads]).norm()
+        facts = getattr(self.run.term, "facts", {})
+        row = {"step": self.step, "loss": loss.item(), "grad_norm": norm.item(), **{name: fact.item() for name, fact in facts.items()}}
+        self.rows.append(row)
+        return row
+
+    def curve(self) -> str:
+        """Return the log as CSV: step, loss, norm of the gradient with respect to the images, and what the term reports."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else ["step", "loss"], lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            writer.writerow({name: value if name == "step" else f"{value:.6g}" for name, value in row.items()})
+        return text.getvalue()
+
+    def save(self) -> None:
+        """Write the whole state, atomically."""
+        run = self.run
+        assert run.parameterization is not None and run.optimizer is not None
+        parts: dict[str, dict[str, torch.Tensor]] = {"parameterization": run.parameterization.state_dict()}
+        for name, part in (("source", run.source), ("term", run.term)):
+            parts[name] = part.state_dict() if hasattr(part, "state_dict") else {}  # type: ignore[union-attr]
+        tensors = {f"{name}.{key}": value for name, state in parts.items() for key, value in state.items()}
+        plain: dict[str, Any] = {}
+        for number, state in run.optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"optimizer.{number}.{key}"] = value
+                else:
+                    plain[f"{number}.{key}"] = value
+        meta = {**self.identity, "step": self.step, "rows": self.rows, "optimizer": plain, "resumed": self.resumed}
+        save_tensors(self.state, tensors, meta)
+
+    def load(self) -> None:
+        """Continue from a saved state, if there is one of this very run; one that is damaged or foreign is set aside."""
+        if not self.state.exists() or self.run.optimizer is None:
+            return
+        try:
+            tensors, meta = load_tensors(self.state)
+        except ArtifactError:
+            self.state.unlink()  # killed while the disk was failing: begin anew rather than never end
+            return
+        if {key: meta.get(key) for key in self.identity} != self.identity:
+            raise ArtifactError(f"{self.state}: belongs to another configuration or seed; delete the folder {self.state.parent} and run again")
+        run = self.run
+        assert run.parameterization is not None
+        pick = lambda prefix: {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(prefix + ".")}  # noqa: E731
+        run.parameterization.load_state_dict(pick("parameterization"))
+        for name, part in (("source", run.source), ("term", run.term)):
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(pick(name))  # type: ignore[union-attr]
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in {**pick("optimizer"), **meta["optimizer"]}.items():
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = value
+        run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": state})
+        self.step, self.rows, self.resumed = meta["step"], meta["rows"], meta["resumed"] + 1

@@ -1,0 +1,48 @@
+"""Judging finished sets. A protocol is one file in `protocols/`; registered by being there.
+
+A protocol's file has a literal name for each configuration that it offers: `PROTOCOLS = {"name": ConfigClass}`. Read by the
+planner: nothing heavy at the top.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from pathlib import Path
+
+from dd.config import Frozen
+from dd.errors import ConfigError, nearest
+
+__all__ = ["config_of", "module_of", "protocols"]
+
+
+@cache
+def _found() -> dict[str, tuple[str, type[Frozen]]]:
+    found: dict[str, tuple[str, type[Frozen]]] = {}
+    for path in sorted((Path(__file__).parent / "protocols").glob("*.py")):
+        if not path.stem.startswith("_"):
+            name = f"dd.evaluation.protocols.{path.stem}"
+            found |= {key: (name, config) for key, config in importlib.import_module(name).PROTOCOLS.items()}
+    return found
+
+
+def protocols() -> list[str]:
+    """Return the names of all protocols."""
+    return sorted(_found())
+
+
+def config_of(name: str) -> type[Frozen]:
+    """Return a protocol's configuration class; its defaults are the protocol.
+
+    Raises:
+        ConfigError: there is no such protocol.
+    """
+    if name not in _found():
+        raise ConfigError(f"protocol: no protocol {name!r}{nearest(name, protocols())}")
+    return _found()[name][1]
+
+
+def module_of(name: str) -> str:
+    """Return the dotted name of a protocol's module; see `config_of` for errors."""
+    config_of(name)
+    return _found()[name][0]

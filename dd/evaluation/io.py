@@ -1,0 +1,65 @@
+"""Sets and scores, to and from disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dd.artifacts import load_tensors, read_json, save_tensors, write_json
+from dd.data.load import manifest
+from dd.errors import ArtifactError
+from dd.types import DistilledSet, Score
+
+DIGITS = 6  # of accuracies in score files
+
+
+def write_distilled(path: Path, distilled: DistilledSet) -> None:
+    """Write a set: `images`, `labels`, `mean`, `std`, and `indices` where images were selected; `images` may be empty then."""
+    tensors = {"images": distilled.images.float(), "labels": distilled.labels, "mean": distilled.mean, "std": distilled.std}
+    if distilled.indices is not None:
+        tensors["indices"] = distilled.indices
+    save_tensors(path, tensors, {**distilled.meta, "step_size": distilled.step_size})
+
+
+def read_distilled(path: Path, dataset: Path | None = None) -> DistilledSet:
+    """Read a set; with `dataset`, check that it was made from these very images.
+
+    Raises:
+        ArtifactError: missing, damaged, or made from other images.
+    """
+    tensors, meta = load_tensors(path)
+    try:
+        distilled = DistilledSet(
+            tensors["images"], tensors["labels"], tensors["mean"], tensors["std"], tensors.get("indices"), meta.pop("step_size"), meta
+        )
+    except KeyError as error:
+        raise ArtifactError(f"{path}: is not a distilled set: it has no {error}") from None
+    if dataset is not None:
+        facts = manifest(dataset)
+        if meta.get("fingerprint") != facts["fingerprint"]:
+            raise ArtifactError(f"{path}: was made from other images than those in {dataset} (fingerprints differ); distil again")
+        if not len(distilled.images) and distilled.indices is not None:
+            distilled.images = torch.empty(0, facts["channels"], *facts["size"])
+    return distilled
+
+
+def write_scores(path: Path, config: dict[str, Any], scores: list[Score]) -> None:
+    """Write scores as canonical JSON, accuracies to six digits."""
+    plain = json.loads(json.dumps([asdict(score) for score in scores]), parse_float=lambda text: round(float(text), DIGITS))
+    write_json(path, {"config": config, "scores": plain})
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Read scores.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    try:
+        return [Score(**score) for score in read_json(path)["scores"]]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: is not a file of scores ({error})") from None

@@ -1,0 +1,1 @@
+"""Terms: what an update looks at, and the scalar it descends."""

@@ -1,0 +1,1 @@
+"""How stored numbers become images."""

@@ -1,0 +1,8 @@
+"""From papers, scales and recipes to jobs: what must run, with which configuration, from which files, to which files.
+
+Imports no torch: the workflow reads this for every job.
+"""
+
+from dd.plan.jobs import Cell, Job, Plan
+
+__all__ = ["Cell", "Job", "Plan"]

@@ -1,0 +1,79 @@
+"""Code identity: what a job runs, as a hash that comments and docstrings do not move.
+
+A stage's code is its module and everything of `dd` that it imports, plus the registered files (recipe, networks, protocol,
+parameterizations) that its configuration names. Registries import by file discovery, which this does not follow: so editing one
+recipe changes the identity of its own jobs and of no other's.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A change in how errors are worded, progress is shown or files are described changes no result.
+SILENT = {"dd", "dd.errors", "dd.progress", "dd.config", "dd.config.canonical"}
+
+
+def code_id(modules: Iterable[str]) -> str:
+    """Return 12 hex digits of the code that these modules run."""
+    digest = hashlib.sha256()
+    for name in sorted(closure(modules) - SILENT):
+        digest.update(f"{name}:{_semantic(name)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def closure(modules: Iterable[str]) -> set[str]:
+    """Return the modules and everything of `dd` that they import, also inside functions."""
+    found: set[str] = set()
+    open_ = list(modules)
+    while open_:
+        name = open_.pop()
+        if name not in found and _path(name):
+            found.add(name)
+            open_.extend(_imports(name))
+    return found
+
+
+@cache
+def _path(name: str) -> Path | None:
+    base = ROOT.joinpath(*name.split(".")[1:])
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    path = _path(name)
+    assert path is not None
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def _imports(name: str) -> frozenset[str]:
+    found: set[str] = set()
+    for node in ast.walk(_tree(name)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "dd")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dd":
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(module for module in found if _path(module))
+
+
+@cache
+def _semantic(name: str) -> str:
+    """Return the module's syntax tree without docstrings, as text."""
+    tree = ast.parse(ast.unparse(_tree(name)))  # a copy, in normal form
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            body = node.body
+            if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                node.body = body[1:] or [ast.Pass()]
+    return ast.unparse(tree)

@@ -1,0 +1,139 @@
+"""What a plan costs: seconds from counted operations and a measured rate, bytes from counted numbers. Estimates, to a factor of two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dd import networks, recipes
+from dd.config import parse
+from dd.data.registry import DATASETS
+from dd.plan.jobs import Job, Plan
+
+STARTUP = 2.5  # seconds: a process that imports torch, on a warm disk
+DRAWING = 8.0  # seconds: all figures of a paper
+STEP = 0.002  # seconds: what one step costs beyond its arithmetic, in calls (two CPU cores, ConvNet-3)
+BACKWARD = 2  # a backward pass to weights costs about two forward passes
+
+
+@cache
+def flops(network: str, channels: int, size: tuple[int, int], classes: int) -> tuple[float, int]:
+    """Return (floating-point operations of one image's forward pass, number of parameters), counted without computing anything."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        net = networks.build(network, channels, size, classes)
+        with FlopCounterMode(display=False) as counter:
+            net(torch.empty(2, channels, *size))
+    return counter.get_total_flops() / 2, sum(p.numel() for p in net.parameters())
+
+
+def rate() -> float:
+    """Return the floating-point operations per second of one worker here: a ConvNet-3's forward and backward pass, one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    net, x = networks.build("convnet3_in", 3, (32, 32), 10, 0), torch.randn(16, 3, 32, 32)
+    net(x).sum().backward()
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.5:
+        net(x).sum().backward()
+        done += 1
+    torch.set_num_threads(threads)
+    return done * 16 * (1 + BACKWARD) * flops("convnet3_in", 3, (32, 32), 10)[0] / (time.perf_counter() - began)
+
+
+class Sizes:
+    """Shape and counts of a dataset: from the registry, or from its manifest once it is prepared."""
+
+    def __init__(self, name: str) -> None:
+        if name in DATASETS:
+            spec = DATASETS[name]
+            self.channels, self.size, self.classes, self.train, self.test = (
+                spec.channels, tuple(spec.size), len(spec.classes), spec.train, spec.test)  # fmt: skip
+            return
+        path = Path("data/prepared") / name / "manifest.json"
+        from dd.data.load import manifest
+
+        facts = manifest(path.parent) if path.exists() else {"channels": 3, "size": [32, 32], "classes": [""] * 10, "counts": {}}
+        self.channels, self.size, self.classes = facts["channels"], tuple(facts["size"]), len(facts["classes"])
+        counts = facts["counts"]
+        self.train, self.test = sum(counts.get("train", [50_000])), sum(counts.get("test", [10_000]))
+
+    def shape(self) -> tuple[int, tuple[int, int], int]:
+        """Return what `flops` takes beside the network."""
+        return self.channels, (self.size[0], self.size[1]), self.classes
+
+
+def estimate(job: Job, per_second: float) -> tuple[float, float]:
+    """Return (seconds, bytes written) of a job, at `per_second` floating-point operations per second."""
+    if job.stage in ("artifact", "download"):
+        return DRAWING, 2e6
+    sizes = Sizes(job.facts["dataset"])
+    pixels = sizes.channels * sizes.size[0] * sizes.size[1]
+    if job.stage == "prepare":
+        images = sizes.train + sizes.test
+        return STARTUP + images * 4e-4, images * pixels
+    if job.stage == "pretrain":
+        one, numbers = flops(job.config["network"], *sizes.shape())
+        epochs, seeds = job.facts["epoch"] - job.facts["previous_epoch"], len(job.facts["seeds"])
+        steps = epochs * sizes.train / job.config["training"]["batch"]
+        work = epochs * sizes.train * (1 + BACKWARD) * one
+        return STARTUP + seeds * (work / per_second + steps * STEP), seeds * numbers * 8.0
+    if job.stage == "distill":
+        method, ipc = job.config["method"], job.config["ipc"]
+        recipe = recipes.load(method)
+        config = parse(recipe.Config, job.config["recipe"], method)
+        passes = getattr(recipe, "work", lambda config, classes, train, ipc: {})(config, sizes.classes, sizes.train, ipc)
+        work = sum(images * flops(network, *sizes.shape())[0] for network, images in passes.items())
+        return STARTUP + work / per_second + job.facts["iterations"] * STEP, sizes.classes * ipc * pixels * 4.0
+    if job.stage == "evaluate":
+        one, _ = flops(job.config["network"], *sizes.shape())
+        images = sizes.classes * job.facts["ipc"] or sizes.train
+        settings: dict[str, Any] = job.config["settings"]
+        first, last = job.facts["nets"]
+        steps = settings["epochs"] * -(-images // settings["batch"])
+        work = (settings["epochs"] * images * (1 + BACKWARD) + sizes.test) * one
+        return STARTUP + (last - first + 1) * (work / per_second + steps * STEP), 2e3
+    return STARTUP + 1.0, 2e6  # analyse
+
+
+def total(jobs: Iterable[Job], per_second: float) -> float:
+    """Return the seconds of all jobs, one after the other."""
+    return sum(estimate(job, per_second)[0] for job in jobs)
+
+
+def table(plan: Plan, papers: Iterable[str], per_second: float | None, *, every: bool = False) -> str:
+    """Return the plan of some papers as text: jobs by stage, there already or new, hours and disk."""
+    measured = per_second is None
+    speed = rate() if per_second is None else per_second * 1e9
+    rows: dict[str, list[float]] = {}
+    lines = []
+    jobs = plan.of(papers)
+    for job in jobs:
+        cached = all(Path(path).exists() for path in job.outputs)
+        seconds, size = estimate(job, speed)
+        row = rows.setdefault(job.stage, [0, 0, 0.0, 0.0])
+        row[1 if cached else 0] += 1
+        row[2] += 0 if cached else seconds
+        row[3] += 0 if cached else size
+        lines.append(f"  {'cached' if cached else 'new':7} {_time(seconds):>9} {job.outputs[0]}")
+    head = f"{'stage':10} {'new':>6} {'cached':>7} {'time':>10} {'disk':>9}"
+    body = [f"{stage:10} {new:6.0f} {cached:7.0f} {_time(s):>10} {_size(b):>9}" for stage, (new, cached, s, b) in rows.items()]
+    sums = [sum(row[i] for row in rows.values()) for i in range(4)]
+    end = f"{'all':10} {sums[0]:6.0f} {sums[1]:7.0f} {_time(sums[2]):>10} {_size(sums[3]):>9}"
+    note = f"{len(jobs)} jobs at scale {plan.scale.scale}; time: one worker at {speed / 1e9:.3g} GFLOP/s" + (" (measured here)" if measured else "")
+    return "\n".join([*(lines if every else []), head, *body, end, note])
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,380 @@
+"""Ids, paths and the graph."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dd import evaluation, networks, recipes
+from dd.config import canonical, digest, hashed, parse
+from dd.config.stages import AnalyseConfig, Dataset, DistillConfig, EvaluateConfig
+from dd.data.config import DatasetConfig, load_datasets
+from dd.data.registry import DATASETS, raw_files
+from dd.errors import ConfigError, nearest
+from dd.plan.code import code_id
+from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names
+from dd.plan.points import Point, expand
+from dd.plan.pretraining import Pretraining
+from dd.types import Need
+
+PATHS = {
+    "download": "data/raw/{dataset}/{file}",
+    "prepare": "data/prepared/{dataset}/manifest.json",
+    "pretrain": "results/pretrained/{dataset}/{network}/{id}/epoch{epoch}/seed{seed}.safetensors",
+    "distill": "results/distilled/{dataset}/{method}/ipc{ipc}-{id}/seed{seed}/distilled.safetensors",
+    "evaluate": "results/scores/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.json",
+    "analyse": "results/analyses/{distilled}/{kind}-{id}/set{set}.safetensors",
+    "artifact": "results/papers/{scale}/{paper}/claims.json",
+}
+DRAWN = ("csv", "md", "png", "pdf")
+
+
+@dataclass
+class Job:
+    """One call of `python -m dd`. config: what is hashed; modules: the code it runs, beyond what the config names."""
+
+    stage: str
+    outputs: list[str]
+    inputs: list[str]
+    config: dict[str, Any]
+    modules: list[str]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The configuration as canonical JSON, as the job reads it."""
+        return canonical(self.config)
+
+    @cached_property
+    def code(self) -> str:
+        """Identity of the code."""
+        return code_id(self.modules)
+
+
+@dataclass
+class Cell:
+    """A point with the ids and files of its results."""
+
+    point: Point
+    distilled: str
+    evaluated: str
+    sets: list[str]
+    scores: list[str]
+    analysis: str | None = None
+
+
+class Plan:
+    """All jobs of all papers at one scale.
+
+    settings: config.yaml. folder: the `workflow` folder. Raises ConfigError for anything wrong in any of the files.
+    """
+
+    def __init__(self, settings: Settings, folder: Path, where: str = "config.yaml", only: Iterable[str] | None = None) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.scale: Scale = load_scale(folder, settings.scale, where)
+        for name in settings.papers:
+            load_paper(folder, name, where)
+        names = list(only) if only is not None else paper_names(folder)
+        self.papers: dict[str, Paper] = {name: load_paper(folder, name, where) for name in names}
+        self.datasets: dict[str, DatasetConfig] = load_datasets(settings.datasets, f"{where}: datasets")
+        self.jobs: dict[str, Job] = {}
+        self.cells: dict[str, dict[str, list[Cell]]] = {}
+        self.pretraining = Pretraining(
+            self.scale.block.seeds, sorted({epoch for paper in self.papers.values() for epoch in paper.milestones})
+        )
+        self.asked: dict[str, set[str]] = {}  # paper -> what its artifacts are drawn from
+        for name, paper in self.papers.items():
+            self.cells[name] = {}
+            for artifact_name, artifact in paper.artifacts.items():
+                self.cells[name][artifact_name] = self._cells(paper, artifact_name, artifact)
+        self._add_pretraining()
+        for name, paper in self.papers.items():
+            self._add_paper(name, paper)
+
+    # -- cells ------------------------------------------------------------------------------------------------------
+
+    def _cells(self, paper: Paper, name: str, artifact: Artifact) -> list[Cell]:
+        points = expand(paper, name, artifact, self.scale, str(self.folder / "papers" / f"{paper.paper}.yaml"))
+        cells = [self._cell(point) for point in points]
+        if artifact.analysis is not None:
+            for cell in cells:
+                cell.analysis = self._analysis(cell, artifact.analysis)
+        return cells
+
+    def _cell(self, point: Point) -> Cell:
+        config = point.config
+        sets = config["sets"] if self.settings.sets is None else min(config["sets"], self.settings.sets)
+        nets = config["nets"] if self.settings.nets is None else self.settings.nets
+        folder, distilled = self._distilled(config, sets)
+        protocol = config["protocol"]["name"]
+        settings = {key: value for key, value in config["protocol"].items() if key != "name"}
+        evaluated = hashed(
+            EvaluateConfig(distilled=distilled, step=config.get("step"), network=config["network"], protocol=protocol, settings=settings)
+        )
+        scores = [
+            self._score(config, evaluated, f"{folder}/seed{s}", s, first, last)
+            for s in range(sets)
+            for first, last in _blocks(nets, self.scale.block.nets)
+        ]
+        return Cell(point, distilled, digest(evaluated), [f"{folder}/seed{s}" for s in range(sets)], scores)
+
+    def _distilled(self, config: Mapping[str, Any], sets: int) -> tuple[str, str]:
+        """Add the distillations of a point; return their common folder and their id."""
+        dataset, method, ipc = config["dataset"], config["method"], config["ipc"]
+        self._prepare(dataset)
+        self._check_ipc(dataset, method, ipc)
+        recipe = recipes.load(method)
+        needed: list[Need] = recipe.needs(parse(recipe.Config, config["recipe"], f"recipe {method}"), dataset)
+        ids = [self.pretraining.id(self._dataset(need.dataset), need) for need in needed]
+        about = DistillConfig(
+            dataset=Dataset(**self._dataset(dataset)), method=method, ipc=ipc, recipe=config["recipe"], inputs=tuple(ids)
+        )
+        hashed_config = hashed(about)
+        id_ = digest(hashed_config)
+        folder = f"results/distilled/{dataset}/{method}/ipc{ipc}-{id_}"
+        for seed in range(sets):
+            path = f"{folder}/seed{seed}/distilled.safetensors"
+            if path in self.jobs:
+                continue
+            groups = [self.pretraining.ask(self._dataset(need.dataset), need, seed) for need in needed]
+            steps = [f"{folder}/seed{seed}/steps/{step}.safetensors" for step in config["recipe"].get("steps", ())]
+            self.jobs[path] = Job(
+                "distill",
+                [path, *steps, *(f"{folder}/seed{seed}/{name}" for name in ("config.json", "curve.csv", "grid.png"))],
+                [self._manifest(dataset), *(file for group in groups for file in group)],
+                hashed_config,
+                ["dd.distill", recipes.module_of(method), *_network_modules(config["recipe"])],
+                {"dataset": dataset, "groups": groups, "seed": seed, "id": id_, "iterations": config["recipe"].get("iterations", 0)},
+            )
+        return folder, id_
+
+    def _score(self, config: Mapping[str, Any], evaluated: dict[str, Any], folder: str, set_: int, first: int, last: int) -> str:
+        protocol = evaluated["protocol"]
+        path = PATHS["evaluate"].format(
+            distilled=evaluated["distilled"], network=evaluated["network"], protocol=protocol, id=digest(evaluated), set=set_,
+            first=first, last=last,
+        )  # fmt: skip
+        step = evaluated["step"]
+        source = f"{folder}/distilled.safetensors" if step is None else f"{folder}/steps/{step}.safetensors"
+        self.jobs.setdefault(
+            path,
+            Job(
+                "evaluate",
+                [path],
+                [source, self._manifest(config["dataset"])],
+                evaluated,
+                ["dd.evaluation.run", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
+                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "ipc": config["ipc"], "id": digest(evaluated)},
+            ),
+        )
+        return path
+
+    def _analysis(self, cell: Cell, wanted: Mapping[str, Any]) -> str:
+        """Add an analysis of the cell's first set; return its file."""
+        dataset = cell.point.config["dataset"]
+        given = {key: value for key, value in wanted.items() if key not in ("epochs", "network", "training")}
+        network = str(self.scale.map.get("network", {}).get(wanted["network"], wanted["network"]))
+        epochs = min(int(wanted["epochs"]), int(self.scale.cap.get("recipe.extractor.epochs", wanted["epochs"])))
+        from dd.train.config import Training
+
+        training = hashed(parse(Training, wanted.get("training", {}), "analysis.training"))
+        need = Need("pretrained", dataset, network, training, (0,), (epochs,))
+        id_ = self.pretraining.id(self._dataset(dataset), need)
+        config = hashed(
+            parse(AnalyseConfig, {**given, "distilled": cell.distilled, "network": network, "pretrained": id_, "epoch": epochs}, "analysis")
+        )
+        path = PATHS["analyse"].format(distilled=cell.distilled, kind=config["kind"], id=digest(config), set=0)
+        (checkpoint,) = self.pretraining.ask(self._dataset(dataset), need, 0)
+        self.jobs[path] = Job(
+            "analyse",
+            [path],
+            [f"{cell.sets[0]}/distilled.safetensors", checkpoint, self._manifest(dataset)],
+            config,
+            ["dd.analysis.embeddings", networks.module_of(network)],
+            {"dataset": dataset, "id": digest(config)},
+        )
+        return path
+
+    # -- data -------------------------------------------------------------------------------------------------------
+
+    def _manifest(self, dataset: str) -> str:
+        return PATHS["prepare"].format(dataset=dataset)
+
+    def _dataset(self, name: str) -> dict[str, Any]:
+        """Return what ids know of a dataset: its name, and its fingerprint where that is pinned."""
+        pinned = self.datasets[name].fingerprint or (DATASETS[name].fingerprint if name in DATASETS else None)
+        return {"name": name, "fingerprint": pinned}
+
+    def _prepare(self, name: str) -> None:
+        if name not in self.datasets:
+            raise ConfigError(f"dataset: no dataset {name!r}{nearest(name, self.datasets)} (others are added in config.yaml, datasets)")
+        path = self._manifest(name)
+        if path in self.jobs:
+            return
+        source = self.datasets[name].source
+        raw = [PATHS["download"].format(dataset=name, file=file) for file in raw_files(name)] if source.kind == "download" else []
+        if raw:
+            self.jobs[raw[0]] = Job("download", raw, [], {"dataset": name}, ["dd.data.download"], {"dataset": name})
+        self.jobs[path] = Job(
+            "prepare",
+            [path, *(f"data/prepared/{name}/{split}.safetensors" for split in ("train", "holdout", "test"))],
+            raw,
+            hashed(self.datasets[name]),
+            ["dd.data.prepare"],
+            {"dataset": name},
+        )
+
+    def _check_ipc(self, dataset: str, method: str, ipc: int) -> None:
+        smallest = DATASETS[dataset].smallest_class if dataset in DATASETS else None
+        if smallest is not None and ipc > smallest:
+            raise ConfigError(
+                f"ipc: value {ipc} ({method} on {dataset}) is larger than the smallest class of {dataset}; allowed: 1 to {smallest}"
+            )
+
+    # -- the rest of the graph --------------------------------------------------------------------------------------
+
+    def _add_pretraining(self) -> None:
+        for made in self.pretraining.jobs():
+            job = Job(
+                "pretrain",
+                made.outputs,
+                [self._manifest(made.dataset), *made.previous],
+                made.config,
+                ["dd.train.pretrain", networks.module_of(made.network)],
+                {"dataset": made.dataset, "epoch": made.epoch, "previous": made.previous, "previous_epoch": made.previous_epoch,
+                 "seeds": made.seeds, "key": made.key, "network": made.network, "id": made.id},
+            )  # fmt: skip
+            for path in made.outputs:
+                self.jobs[path] = job
+
+    def _add_paper(self, name: str, paper: Paper) -> None:
+        folder = f"results/papers/{self.scale.scale}/{name}"
+        cells = [cell for artifact in self.cells[name].values() for cell in artifact]
+        inputs = {path: None for cell in cells for path in cell.scores}
+        inputs |= {f"{folder_}/grid.png": None for cell in cells for folder_ in cell.sets}
+        inputs |= {cell.analysis: None for cell in cells if cell.analysis}
+        outputs = [f"{folder}/{artifact}.{suffix}" for artifact in paper.artifacts for suffix in DRAWN]
+        self.jobs[f"{folder}/claims.json"] = Job(
+            "artifact",
+            [f"{folder}/claims.json", *outputs],
+            list(inputs),
+            {"paper": name, "digest": digest(self.drawing(name))},
+            ["dd.figures", "dd.figures.paper"],
+            {"paper": name},
+        )
+
+    def drawing(self, name: str) -> dict[str, Any]:
+        """Return the JSON from which `dd.figures` draws one paper: every artifact with its cells and their files."""
+        paper = self.papers[name]
+        artifacts = []
+        for key, artifact in paper.artifacts.items():
+            cells = self.cells[name][key] or [cell for other in artifact.use for cell in self.cells[name][other]]
+            look = {k: v for k, v in artifact.model_dump(mode="json").items() if k not in LOGIC}
+            artifacts.append({"name": key, **look, "chosen": {**paper.chosen, **artifact.chosen}, "cells": [_cell_json(c, paper) for c in cells]})
+        return {
+            "paper": name, "title": paper.title, "scale": self.scale.scale, "spread": paper.spread, "artifacts": artifacts,
+            "reported": str(self.folder / "reported" / f"{name}.csv"),
+            "claims": str(self.folder / "reported" / "claims.yaml") if paper.claims else None,
+        }  # fmt: skip
+
+    def job(self, stage: str, wildcards: Mapping[str, Any]) -> Job:
+        """Return the job that makes the file that a rule's wildcards describe.
+
+        Raises:
+            ConfigError: nothing in any paper at this scale asks for that file.
+        """
+        path = PATHS[stage].format(**{**dict(wildcards), "scale": self.scale.scale})
+        if path not in self.jobs:
+            raise ConfigError(f"{path}: no paper at scale {self.scale.scale} asks for this file (see `python -m dd plan`)")
+        return self.jobs[path]
+
+    # -- what rules ask ---------------------------------------------------------------------------------------------
+
+    def stage(self, name: str) -> list[Job]:
+        """Return every job of a stage, once."""
+        return list({id(job): job for job in self.jobs.values() if job.stage == name}.values())
+
+    def pretrain_blocks(self) -> dict[tuple[int, ...], list[str]]:
+        """Return, for each list of seeds that one job makes, the milestones (dataset/network/id/epochE) that are made so."""
+        blocks: dict[tuple[int, ...], list[str]] = {}
+        for job in self.stage("pretrain"):
+            blocks.setdefault(tuple(job.facts["seeds"]), []).append(job.facts["key"])
+        return blocks
+
+    def pretrain_job(self, key: str, seeds: tuple[int, ...]) -> Job:
+        """Return the job of a milestone and a list of seeds."""
+        return self.jobs[f"results/pretrained/{key}/seed{seeds[0]}.safetensors"]
+
+    def pretrain_flags(self, key: str, seeds: tuple[int, ...]) -> str:
+        """Return the part of its command line that depends on the job."""
+        facts = self.pretrain_job(key, seeds).facts
+        previous = f"--previous {shlex.join(facts['previous'])} --previous-epoch {facts['previous_epoch']}" if facts["previous"] else ""
+        folder = shlex.quote(f"data/prepared/{facts['dataset']}")
+        return f"--dataset {folder} --epoch {facts['epoch']} --seeds {' '.join(map(str, seeds))} {previous}"
+
+    def distill_flags(self, job: Job) -> str:
+        """Return the part of its command line that depends on the job."""
+        needs = " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
+        return f"--dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} --seed {job.facts['seed']} {needs}"
+
+    def step_lists(self) -> dict[tuple[int, ...], list[str]]:
+        """Return, for each list of published steps, the ids of the distillations that publish just these."""
+        lists: dict[tuple[int, ...], dict[str, None]] = {(): {}}
+        for job in self.stage("distill"):
+            lists.setdefault(tuple(job.config["recipe"].get("steps", ())), {})[job.facts["id"]] = None
+        return {steps: list(ids) for steps, ids in lists.items() if ids}
+
+    def paper_jobs(self) -> dict[str, Job]:
+        """Return the job that draws each paper."""
+        return {job.facts["paper"]: job for job in self.stage("artifact")}
+
+    def code(self, modules: Iterable[str]) -> str:
+        """Return the identity of the code of these modules."""
+        return code_id(modules)
+
+    def of(self, papers: Iterable[str]) -> list[Job]:
+        """Return the jobs that these papers need, in an order in which they can run."""
+        order: dict[int, Job] = {}
+        maker = {path: job for job in self.jobs.values() for path in job.outputs}
+
+        def visit(job: Job) -> None:
+            if id(job) in order:
+                return
+            for path in job.inputs:
+                visit(maker[path])
+            order[id(job)] = job
+
+        for name in papers:
+            visit(self.jobs[PATHS["artifact"].format(scale=self.scale.scale, paper=name)])
+        return list(order.values())
+
+
+LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen"}  # of an artifact; not its looks
+
+
+def _cell_json(cell: Cell, paper: Paper) -> dict[str, Any]:
+    config = cell.point.config
+    return {
+        "at": cell.point.at, "scaled": cell.point.scaled, "chosen": sorted(paper.chosen), "id": cell.distilled, "score_id": cell.evaluated,
+        "config": config, "scores": cell.scores, "sets": cell.sets, "analysis": cell.analysis,
+    }  # fmt: skip
+
+
+def _blocks(total: int, size: int) -> list[tuple[int, int]]:
+    """Return (first, last) of blocks of `size`: (0, 4), (5, 9), (10, 11)."""
+    return [(first, min(first + size, total) - 1) for first in range(0, total, size)]
+
+
+def _network_modules(config: Any) -> list[str]:
+    """Return the modules of all networks that a configuration names."""
+    found: dict[str, None] = {}
+    if isinstance(config, dict):
+        for key, value in config.items():
+            names = [networks.module_of(value)] if key == "network" else _network_modules(value)
+            found |= dict.fromkeys(names)
+    return list(found)

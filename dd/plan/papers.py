@@ -1,0 +1,185 @@
+"""What paper files, scale files and config.yaml may say, checked strictly and all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from dd.config import Frozen, load_yaml, parse
+from dd.errors import ConfigError, nearest
+
+# Key columns of reported/*.csv, and the configuration key that each one sets. A paper file may add its own.
+AXES = {
+    "dataset": "dataset",
+    "ipc": "ipc",
+    "method": "method",
+    "extractor": "recipe.extractor.network",
+    "extractor_mode": "recipe.extractor.mode",
+    "extractor_epochs": "recipe.extractor.epochs",
+    "eval_network": "network",
+    "eval_protocol": "protocol.name",
+}
+WHOLE = ("dataset", "ipc", "method", "network", "protocol.name", "sets", "nets", "step")  # keys outside recipe. and protocol.
+
+Scalar = str | int | float | bool | None
+
+
+class Override(Frozen):
+    """Values for the points whose `at` contains `when`. set: configuration key -> value."""
+
+    when: dict[str, Scalar | tuple[Scalar, ...]]
+    set: dict[str, Any]
+
+
+class Artifact(Frozen):
+    """One table or figure: its points, and how it is drawn.
+
+    matrix: axis -> values; every combination is a point. include: extra matrices, each of which replaces axes of the first.
+    exclude: points that contain all of these are left out. overrides: after the paper's own. use: take the points of these other
+    artifacts instead. Everything else is for the drawing (see `dd.figures`).
+    """
+
+    title: str
+    kind: str
+    matrix: dict[str, tuple[Scalar, ...]] = {}
+    include: tuple[dict[str, tuple[Scalar, ...]], ...] = ()
+    exclude: tuple[dict[str, Scalar | tuple[Scalar, ...]], ...] = ()
+    overrides: tuple[Override, ...] = ()
+    every_method: bool = False
+    use: tuple[str, ...] = ()
+    analysis: dict[str, Any] | None = None
+    chosen: dict[str, str] = {}
+    absent: str | None = None
+    note: str = ""
+    x: str | None = None
+    hue: tuple[str, ...] = ()
+    panel: tuple[str, ...] = ()
+    label: str | None = None
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    fields: dict[str, Any] = {}
+    groups: dict[str, str] = {}
+
+
+class Defaults(Frozen):
+    """Settings of a whole paper. recipe, protocol: name -> fields."""
+
+    sets: int = Field(default=5, ge=1)
+    nets: int = Field(default=5, ge=1)
+    recipe: dict[str, dict[str, Any]] = {}
+    protocol: dict[str, dict[str, Any]] = {}
+
+
+class Paper(Frozen):
+    """A file of workflow/papers. chosen: what the paper does not state, with the reason for our value.
+
+    at: constant coordinates of every point. copy: coordinates that equal another. spread: which spread the paper prints
+    (over all networks, over sets, or over the networks of one set). milestones: epochs at which pre-training is published.
+    claims: whether reported/claims.yaml has claims of this paper. caveats: what a reader of its record must know.
+    """
+
+    paper: str
+    title: str
+    authors: str = ""
+    spread: str = "all"
+    milestones: tuple[int, ...] = ()
+    defaults: Defaults = Defaults()
+    axes: dict[str, str] = {}
+    translate: dict[str, dict[str, Scalar]] = {}
+    at: dict[str, Scalar] = {}
+    copy_: dict[str, str] = Field(default={}, alias="copy")
+    overrides: tuple[Override, ...] = ()
+    chosen: dict[str, str] = {}
+    claims: bool = True
+    caveats: str = ""
+    artifacts: dict[str, Artifact]
+
+
+class Keep(Frozen):
+    """A subset of axes, for the artifacts of one paper. points: axis -> values that stay."""
+
+    paper: str
+    artifacts: tuple[str, ...] = ()
+    points: dict[str, tuple[Scalar, ...]] = {}
+
+
+class Block(Frozen):
+    """How many seeds one job makes."""
+
+    seeds: int = Field(default=5, ge=1)
+    nets: int = Field(default=5, ge=1)
+
+
+class Scale(Frozen):
+    """A file of workflow/scales. map: axis kind -> value -> value. cap: configuration key -> largest value."""
+
+    scale: str
+    title: str
+    notes: str = ""
+    keep: tuple[Keep, ...] = ()
+    map: dict[str, dict[str, Scalar]] = {}
+    cap: dict[str, float | int] = {}
+    block: Block = Block()
+
+
+class Settings(Frozen):
+    """config.yaml: all that a user edits."""
+
+    scale: str
+    papers: tuple[str, ...]
+    device: str = "auto"
+    sets: int | None = Field(default=None, ge=1)
+    nets: int | None = Field(default=None, ge=1)
+    datasets: dict[str, Any] = {}
+
+
+def load_settings(path: Path) -> Settings:
+    """Read config.yaml.
+
+    Raises:
+        ConfigError: see `dd.config.parse`.
+    """
+    return parse(Settings, load_yaml(path), str(path))
+
+
+def load_scale(folder: Path, name: str, where: str) -> Scale:
+    """Read workflow/scales/{name}.yaml, or say which scales there are.
+
+    Raises:
+        ConfigError: no such scale, or the file is wrong.
+    """
+    path = _named(folder / "scales", name, f"{where}: scale")
+    scale = parse(Scale, load_yaml(path), str(path))
+    allowed = {"dataset", "network", "ipc", "protocol"}
+    for kind in scale.map:
+        if kind not in allowed:
+            raise ConfigError(f"{path}: map: unknown kind {kind!r}{nearest(kind, allowed)}")
+    return scale
+
+
+def load_paper(folder: Path, name: str, where: str) -> Paper:
+    """Read workflow/papers/{name}.yaml, or say which papers there are.
+
+    Raises:
+        ConfigError: no such paper, or the file is wrong.
+    """
+    path = _named(folder / "papers", name, f"{where}: papers")
+    paper = parse(Paper, load_yaml(path), str(path))
+    if paper.paper != name:
+        raise ConfigError(f"{path}: paper: value {paper.paper!r} is not the file's name; allowed: {name!r}")
+    return paper
+
+
+def paper_names(folder: Path) -> list[str]:
+    """Return the names of all paper files."""
+    return sorted(path.stem for path in (folder / "papers").glob("*.yaml"))
+
+
+def _named(folder: Path, name: str, where: str) -> Path:
+    path = folder / f"{name}.yaml"
+    names = [file.stem for file in folder.glob("*.yaml")]
+    if name not in names:
+        raise ConfigError(f"{where}: value {name!r}: no such file {path}{nearest(name, names)}")
+    return path

@@ -1,0 +1,210 @@
+"""From the matrix of a paper's figure to resolved configurations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+from dd import evaluation, networks, recipes
+from dd.config import hashed, parse
+from dd.errors import ConfigError, nearest
+from dd.plan.papers import AXES, WHOLE, Artifact, Override, Paper, Scalar, Scale
+
+
+@dataclass
+class Point:
+    """One cell: `at`, the paper's own coordinates, and `config`, what is run. The two never mix.
+
+    config keys: dataset, ipc, method, recipe {...}, network, protocol {name, ...}, sets, nets.
+    scaled: what the scale changed, as text. chosen: which coordinates or settings are our choice.
+    """
+
+    at: dict[str, Scalar]
+    config: dict[str, Any]
+    scaled: list[str] = field(default_factory=list)
+
+
+def contains(at: Mapping[str, Any], part: Mapping[str, Any]) -> bool:
+    """Tell whether `at` has every value of `part` (or one of them, where `part` gives several)."""
+    return all(at.get(key) in (value if isinstance(value, (list, tuple)) else (value,)) for key, value in part.items())
+
+
+def expand(paper: Paper, name: str, artifact: Artifact, scale: Scale, where: str) -> list[Point]:
+    """Return the points of one artifact at one scale.
+
+    Raises:
+        ConfigError: an unknown axis, key, method or network; an exclude, override or keep that matches nothing; no points at all.
+    """
+    where = f"{where}: artifacts.{name}"
+    if not artifact.matrix and not artifact.every_method:
+        return []
+    ats = list(_coordinates(paper, artifact, where))
+    keeps = [keep for keep in scale.keep if keep.paper == paper.paper and (not keep.artifacts or name in keep.artifacts)]
+    for keep in keeps:
+        kept = [at for at in ats if contains(at, {k: v for k, v in keep.points.items() if k in at})]
+        if not kept:
+            raise ConfigError(f"scale {scale.scale}: keep for {paper.paper}.{name}: {keep.points} matches none of its points")
+        ats = kept
+    used: set[int] = set()
+    overrides = [*paper.overrides, *artifact.overrides]
+    points = [_resolve(paper, at, overrides, used, scale, where) for at in ats]
+    for number, override in enumerate(artifact.overrides, start=len(paper.overrides)):
+        if number not in used and not keeps:
+            raise ConfigError(f"{where}: overrides: when {dict(override.when)} matches no point")
+    return points
+
+
+def _coordinates(paper: Paper, artifact: Artifact, where: str) -> Iterator[dict[str, Scalar]]:
+    axes = {**AXES, **paper.axes}
+    seen: list[dict[str, Scalar]] = []
+    excluded: set[int] = set()
+    base = dict(artifact.matrix)
+    if artifact.every_method:
+        base["method"] = tuple(recipes.names())
+    for block in ({}, *artifact.include):
+        matrix = {**base, **block}
+        for key, values in matrix.items():
+            if key not in axes:
+                raise ConfigError(f"{where}: matrix: unknown axis {key!r}{nearest(key, axes)}")
+            if not values:
+                raise ConfigError(f"{where}: matrix.{key}: has no values")
+        for values in itertools.product(*matrix.values()):
+            at: dict[str, Scalar] = {**paper.at, **dict(zip(matrix, values, strict=True))}
+            for key, source in paper.copy_.items():
+                if source in at:
+                    at[key] = at[source]
+            hit = [number for number, part in enumerate(artifact.exclude) if contains(at, part)]
+            excluded.update(hit)
+            if not hit and at not in seen:
+                seen.append(at)
+                yield at
+    for number, part in enumerate(artifact.exclude):
+        if number not in excluded:
+            raise ConfigError(f"{where}: exclude: {dict(part)} matches no point")
+    if not seen:
+        raise ConfigError(f"{where}: has no points left")
+
+
+def _resolve(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int], scale: Scale, where: str) -> Point:
+    full = _configure(paper, at, overrides, used, where)
+    small = _scale(full, scale)
+    return Point(at, validated(small, where), _differences(full, small))
+
+
+def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int], where: str) -> dict[str, Any]:
+    """Field default < recipe default < paper defaults < the point's coordinates < overrides."""
+    axes = {**AXES, **paper.axes}
+    coordinates = {axes[k]: paper.translate.get(k, {}).get(str(v), v) for k, v in at.items() if k in axes and v is not None}
+    for key in ("dataset", "method", "network", "protocol.name"):
+        if key not in coordinates:
+            raise ConfigError(f"{where}: a point {at} says nothing of {key}")
+    method, dataset, ipc = coordinates["method"], coordinates["dataset"], coordinates.get("ipc", 0)
+    recipe = recipes.load(str(method))
+    protocol = str(coordinates["protocol.name"])
+    evaluation.config_of(protocol)
+    config: dict[str, Any] = {"sets": paper.defaults.sets, "nets": paper.defaults.nets, "ipc": ipc, "protocol": {}}
+    config["recipe"] = {**getattr(recipe, "defaults", lambda dataset, ipc: {})(dataset, ipc)}
+    config["recipe"] = _merge(config["recipe"], paper.defaults.recipe.get(str(method), {}))
+    config["protocol"] = dict(paper.defaults.protocol.get(protocol, {}))
+    fields = recipe.Config.model_fields
+    for key, value in coordinates.items():
+        if key.startswith("recipe.") and key.split(".")[1] not in fields:
+            continue  # a coordinate that means nothing to this method (the extractor of a random selection)
+        _set(config, key, value, where)
+    for number, override in enumerate(overrides):
+        if contains(at, override.when):
+            used.add(number)
+            for key, value in override.set.items():
+                _set(config, key, value, where)
+    if not getattr(recipe, "USES_IPC", True):
+        config["ipc"] = 0
+    if not getattr(recipe, "RANDOM", True):
+        config["sets"] = 1
+    return config
+
+
+def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the configuration with every field of the recipe and the protocol filled in and checked.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or value, an unknown network or dataset.
+    """
+    method, protocol = config["method"], config["protocol"]["name"]
+    settings = {key: value for key, value in config["protocol"].items() if key != "name"}
+    recipe = hashed(parse(recipes.load(method).Config, config["recipe"], f"{where}: recipe {method}"))
+    settings = hashed(parse(evaluation.config_of(protocol), settings, f"{where}: protocol {protocol}"))
+    for name in _networks({**config, "recipe": recipe}):
+        networks.parse(name)
+    return {**config, "recipe": recipe, "protocol": {"name": protocol, **settings}}
+
+
+def _set(config: dict[str, Any], key: str, value: Any, where: str) -> None:
+    if key not in WHOLE and not key.startswith(("recipe.", "protocol.")):
+        raise ConfigError(f"{where}: unknown configuration key {key!r}{nearest(key, [*WHOLE, 'recipe.FIELD', 'protocol.FIELD'])}")
+    *path, last = key.split(".")
+    for part in path:
+        config = config.setdefault(part, {})
+    config[last] = deepcopy(value)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        result[key] = _merge(result.get(key, {}), value) if isinstance(value, Mapping) else deepcopy(value)
+    return result
+
+
+def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    """Apply map, then cap. Fields that are still at their default are filled in first, so that a cap reaches them."""
+    config = validated(config, f"scale {scale.scale}")
+    maps = scale.map
+    config["dataset"] = maps.get("dataset", {}).get(config["dataset"], config["dataset"])
+    config["ipc"] = maps.get("ipc", {}).get(str(config["ipc"]), config["ipc"])
+    protocol = str(maps.get("protocol", {}).get(config["protocol"]["name"], config["protocol"]["name"]))
+    if protocol != config["protocol"]["name"]:
+        config["protocol"] = {"name": protocol}
+        config = validated(config, f"scale {scale.scale}")
+    config = _map_networks(config, maps.get("network", {}))
+    for key, most in scale.cap.items():
+        *path, last = key.split(".")
+        place: Any = config
+        for part in path:
+            place = place.get(part, {}) if isinstance(place, dict) else {}
+        if isinstance(place, dict) and isinstance(place.get(last), (int, float)) and place[last] > most:
+            place[last] = most
+    return config
+
+
+def _map_networks(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {k: names.get(v, v) if k == "network" else _map_networks(v, names) for k, v in value.items()}
+    return value
+
+
+def _networks(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == "network":
+                yield item
+            else:
+                yield from _networks(item)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def _differences(full: dict[str, Any], small: dict[str, Any]) -> list[str]:
+    """Return what the scale changed, in words: "dataset digits", "iterations 60"."""
+    before, after = _flat(validated(full, "")), _flat(small)
+    if before.get("protocol.name") != after.get("protocol.name"):
+        before = {k: v for k, v in before.items() if not k.startswith("protocol.") or k == "protocol.name"}
+        after = {k: v for k, v in after.items() if k in before or k == "protocol.epochs"}
+    changed = [key for key in after if after[key] != before.get(key)]
+    short = {"protocol.name": "protocol", "protocol.epochs": "evaluation epochs", "network": "evaluation network"}
+    return [f"{short.get(key, key.removeprefix('recipe.').replace('extractor.network', 'extractor'))} {after[key]}" for key in changed]

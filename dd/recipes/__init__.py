@@ -1,0 +1,48 @@
+"""Methods, one file each: drop a file here and it is registered, planned, run, drawn and tested.
+
+A recipe file has three parts: `Config`, a frozen configuration; `needs(config, dataset)`, what must exist before; and
+`build(config, inputs)`, which returns a `Run`. The first two import nothing heavy, because the workflow reads them for every job.
+Optional: `defaults(dataset, ipc)` returns fields that the method's authors set for that dataset and ipc; `USES_IPC = False` says
+that the number of images per class means nothing to it, `RANDOM = False` that every set would be the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from dd.errors import ConfigError, nearest
+
+__all__ = ["load", "module_of", "names"]
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Return the names of all methods."""
+    return sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+
+
+def module_of(name: str) -> str:
+    """Return the dotted name of a method's module.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    if name not in names():
+        raise ConfigError(f"method: no method {name!r}{nearest(name, names())}")
+    return f"dd.recipes.{name}"
+
+
+def load(name: str) -> ModuleType:
+    """Import a method's file.
+
+    Raises:
+        ConfigError: there is no such method, or its file lacks `Config`, `needs` or `build`.
+    """
+    module = importlib.import_module(module_of(name))
+    missing = [part for part in ("Config", "needs", "build") if not hasattr(module, part)]
+    if missing:
+        raise ConfigError(f"dd/recipes/{name}.py: has no {', '.join(missing)}; a recipe needs Config, needs and build")
+    return module

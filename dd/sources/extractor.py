@@ -1,0 +1,103 @@
+"""Which network features are taken from: any family, random or trained, one for the whole run or a new one each step.
+
+Read by the planner, so nothing heavy is imported at the top.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from dd.config import Frozen, hashed
+from dd.train.config import Training
+from dd.types import Need
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dd.types import Inputs, Source
+
+
+class Extractor(Frozen):
+    """A feature extractor: all layers of a classifier but the last.
+
+    network: a name of `dd.networks`.
+    mode: `fixed` is one network for the whole run; `dynamic` is a new one at every step.
+    epochs: how long it was trained on the real data before; 0 is random weights.
+    supply: where trained dynamic extractors come from. `pool` draws one of `pool` independently trained networks at each step;
+        `literal` initialises and trains a new one at every step, which is what the words of the extractors paper say and costs
+        `epochs` epochs a step. Random ones (epochs 0) are always new.
+    norm: batch normalisation with the statistics of the batch (`train`, as the released DM code runs it: all classes of a step
+        in one batch), or with running statistics (`eval`). Group and layer norm do not care.
+    training: how it was trained.
+    """
+
+    network: str = "convnet3_in"
+    mode: Literal["fixed", "dynamic"] = "dynamic"
+    epochs: int = Field(default=0, ge=0)
+    supply: Literal["pool", "literal"] = "pool"
+    pool: int = Field(default=20, ge=1)
+    norm: Literal["train", "eval"] = "train"
+    training: Training = Training()
+
+
+def needs(extractor: Extractor, dataset: str) -> list[Need]:
+    """Return the checkpoints that must exist before the extractor can be used.
+
+    A fixed extractor of set s is the pre-trained network of seed s, so that sets stay independent of each other.
+    """
+    if extractor.epochs == 0 or (extractor.mode == "dynamic" and extractor.supply == "literal"):
+        return []
+    seeds = None if extractor.mode == "fixed" else tuple(range(extractor.pool))
+    return [Need("pretrained", dataset, extractor.network, hashed(extractor.training), seeds, (extractor.epochs,))]
+
+
+def source(extractor: Extractor, inputs: Inputs) -> Source[Any]:
+    """Return the source of networks that an extractor configuration describes."""
+    from dd.sources.checkpoints import Checkpoints
+    from dd.sources.population import Population
+    from dd.train.pretrain import load_network
+
+    if inputs.paths and inputs.paths[0]:
+        return Checkpoints(inputs.paths[0], lambda path: _freeze(load_network(path, inputs.device), extractor), inputs.seed)
+    make = (lambda number: _freeze(_trained(extractor, inputs, number), extractor)) if extractor.epochs else (
+        lambda number: _freeze(_random(extractor, inputs, number), extractor))
+    forever = 2**62
+    return Population(make, lifetime=forever if extractor.mode == "fixed" else 1)
+
+
+def _random(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:
+    from dd import networks
+
+    size = tuple(inputs.manifest["size"])
+    classes = len(inputs.manifest["classes"])
+    net = networks.build(
+        extractor.network, inputs.manifest["channels"], size, classes, inputs.seed, "extractor", extractor.network, number
+    )
+    return net.to(inputs.device)
+
+
+def _trained(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:
+    """Train extractor number `number` from scratch, here and now."""
+    from dd.train.supervised import fit
+
+    net = _random(extractor, inputs, number)
+    pool = inputs.pool()
+    fit(
+        net,
+        lambda index: (pool.x(index), pool.y(index)),
+        len(pool),
+        extractor.training,
+        seed=inputs.seed,
+        names=("extractor", extractor.network, number),
+        first_epoch=0,
+        last_epoch=extractor.epochs,
+        shape=inputs.shape,
+        flip=bool(inputs.manifest["flip"]),
+    )
+    return net
+
+
+def _freeze(net: nn.Module, extractor: Extractor) -> nn.Module:
+    return net.requires_grad_(False).train(extractor.norm == "train")

@@ -1,0 +1,1 @@
+"""Supervised training: of real and of distilled images, by one loop."""

@@ -1,0 +1,11 @@
+# One job judges one set: one network, one protocol, one block of nets.
+rule evaluate:
+    input: lambda w: job("evaluate", w).inputs,
+    output: "results/scores/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.json",
+    wildcard_constraints: first="\\d+", last="\\d+",
+    params: cfg=lambda w: job("evaluate", w).text, code=lambda w: job("evaluate", w).code,
+    log: "logs/evaluate/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.log",
+    resources: gpu=GPUS,
+    shell:
+        "python -m dd evaluate --config - --dataset $(dirname {input[1]:q}) --distilled {input[0]:q} --set {wildcards.set} "
+        "--nets {wildcards.first} {wildcards.last} {DEVICE} {threads} --out {output:q} <<< {params.cfg:q} 2> >(tee {log} >&2)"
