@@ -4,7 +4,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from dd.config import canonical, parse
+from dd.config import canonical
+from dd.config import parse as read_config  # `parse` is a name of Snakemake's own
 from dd.errors import DDError
 from dd.plan import Plan
 from dd.plan.papers import Settings
@@ -14,7 +15,7 @@ configfile: "config.yaml"
 resource_scopes: gpu="local"
 
 try:
-    SETTINGS = parse(Settings, config, "config.yaml")
+    SETTINGS = read_config(Settings, config, "config.yaml")
     PLAN = Plan(SETTINGS, Path("workflow"))
 except DDError as error:
     raise WorkflowError(str(error)) from None

@@ -66,7 +66,10 @@ _COARSE_FREE_CIFAR100 = (
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
-        DatasetSpec("digits", _DIGITS, 1, (16, 16), 1437, 360, 139, flip=False),
+        DatasetSpec(
+            "digits", _DIGITS, 1, (16, 16), 1437, 360, 139, flip=False,
+            fingerprint="882d5dd7be6bdee57bec4867c0dcea1a92495d0d26e511a8b339c7f3649154e4",
+        ),  # fmt: skip
         DatasetSpec(
             "mnist", _DIGITS, 1, (28, 28), 60_000, 10_000, 5421, flip=False, lineages=_both((0.1307,), (0.3081,)),
             downloads=_mnist(
@@ -79,6 +82,7 @@ DATASETS: dict[str, DatasetSpec] = {
             "fashion_mnist",
             ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
             1, (28, 28), 60_000, 10_000, 6000, lineages=_both((0.2861,), (0.3530,)),
+            fingerprint="621ea0574d22e29c96580cd6788b7bbe28663f775a03577c40caf7de3e53b69d",
             downloads=_mnist(
                 "", ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
                 ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
@@ -96,6 +100,7 @@ DATASETS: dict[str, DatasetSpec] = {
         DatasetSpec(
             "cifar10", ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
             3, (32, 32), 50_000, 10_000, 5000, lineages=_both(*_CIFAR10),
+            fingerprint="4ef0866a4fc9ffa804e5e0e675c30eb8eb788931875bb3065f7bc96811c94401",
             downloads=(
                 Download("cifar-10-binary.tar.gz", ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
                          "md5:c32a1d4ab5d03f1284b67883e8d87530"),

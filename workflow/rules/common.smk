@@ -1,5 +1,8 @@
 # What every compute rule says: which job of the plan this is, its configuration, and the identity of its code.
-GPUS = 0 if SETTINGS.device == "cpu" else 1
+import shutil
+
+# A job asks for a GPU only where it will use one: otherwise a limit of one GPU would run the jobs of a CPU one after the other.
+GPUS = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None))
 DEVICE = f"--device {SETTINGS.device} --threads"
 
 
