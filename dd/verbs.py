@@ -128,7 +128,7 @@ def evaluate(args: Namespace) -> None:
     """Train networks on one set and write their scores."""
     from dd.config.stages import EvaluateConfig
     from dd.evaluation import config_of
-    from dd.evaluation.io import read_distilled, write_scores
+    from dd.evaluation.io import check_identity, read_distilled, write_scores
     from dd.evaluation.run import evaluate as judge
 
     config = parse(EvaluateConfig, _config(args.config), "evaluate")
@@ -136,6 +136,7 @@ def evaluate(args: Namespace) -> None:
     device = _device(args)
     first, last = args.nets
     with _noted(args.out.with_suffix(".run.json"), device):
+        check_identity(args.distilled, config.distilled)
         distilled = read_distilled(args.distilled, args.dataset)
         scores = judge(distilled, config.network, config.protocol, settings, args.dataset, args.set, range(first, last + 1), device=device)
         write_scores(args.out, config.model_dump(mode="json"), scores)
@@ -145,8 +146,10 @@ def analyse(args: Namespace) -> None:
     """Run a network over a finished set."""
     from dd.analysis.embeddings import embeddings
     from dd.config.stages import AnalyseConfig
+    from dd.evaluation.io import check_identity
 
     config = parse(AnalyseConfig, _config(args.config), "analyse")
+    check_identity(args.distilled, config.distilled)
     device = _device(args)
     with _noted(args.out.with_suffix(".run.json"), device):
         embeddings(config, args.dataset, args.distilled, args.checkpoint, args.out, device=device)

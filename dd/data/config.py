@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +27,7 @@ class FromDigits(Frozen):
 
 
 class FromParquet(Frozen):
-    """A folder of train*.parquet and test*.parquet in the Hugging Face layout (`img` or `image`, `label` or `fine_label`)."""
+    """A folder with train.parquet or train-*.parquet, and the same for test, in the Hugging Face layout."""
 
     kind: Literal["parquet"]
     path: str
@@ -46,60 +47,90 @@ class FromIdx(Frozen):
     path: str
 
 
-Source = Annotated[FromDownload | FromDigits | FromParquet | FromFolder | FromIdx, Field(discriminator="kind")]
+SourceConfig = Annotated[FromDownload | FromDigits | FromParquet | FromFolder | FromIdx, Field(discriminator="kind")]
+KINDS = ("download", "digits", "parquet", "folder", "idx")
 
 
 class DatasetConfig(Frozen):
     """Where a dataset comes from, and what a registered one knows by itself.
 
-    mean, std: for images in [0, 1]; computed from train where absent. flip: whether a mirrored image is still of its class.
-    fingerprint: pins the prepared set; `prepare` refuses any other.
+    mean, std: one number a channel, for images in [0, 1]; absent: computed from train. flip: whether a mirrored image is still of its
+    class; absent: yes. Registered datasets have all three in the registry. fingerprint: pins the prepared set (64 hex digits);
+    `prepare` refuses any other.
     """
 
-    source: Source
+    source: SourceConfig
     mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    flip: bool = True
-    fingerprint: str | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    flip: bool | None = None
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 def default(name: str) -> DatasetConfig:
     """Return where a registered dataset comes from if nobody says otherwise."""
-    return DatasetConfig(source=FromDigits() if name == "digits" else FromDownload(), flip=DATASETS[name].flip)
+    return DatasetConfig(source=FromDigits() if name == "digits" else FromDownload())
 
 
 def load_datasets(section: Mapping[str, Any], where: str) -> dict[str, DatasetConfig]:
     """Return the configuration of every registered dataset and of those in `section`.
 
+    Args:
+        section: the `datasets` mapping. where: the file and key it came from, such as "config.yaml: datasets".
+
     Raises:
-        ConfigError: an unknown key or kind; a dataset that is not registered and has no path of its own.
+        ConfigError: an unknown key or kind; a dataset that is not registered and has no path of its own; a value that the registry
+            has and nobody may change.
     """
     configs = {name: default(name) for name in DATASETS}
     for name, data in section.items():
-        config = parse(DatasetConfig, data, f"{where}.{name}")
-        if name in DATASETS:
-            if config.mean is not None or config.std is not None:
-                raise ConfigError(f"{where}.{name}: mean and std of a registered dataset are fixed; leave them out, or use another name")
-            config = config.model_copy(update={"flip": DATASETS[name].flip})
-            if config.source.kind == "digits" and name != "digits":
-                raise ConfigError(f"{where}.{name}: source.kind: value 'digits' is for the dataset digits only")
-        elif config.source.kind in ("download", "digits"):
-            raise ConfigError(
-                f"{where}.{name}: is not a registered dataset{nearest(name, DATASETS)}; others need source.kind parquet, folder or idx"
-            )
-        if not name.replace("_", "").replace("-", "").isalnum():
-            raise ConfigError(f"{where}.{name}: a dataset's name is letters, digits, _ and - (it becomes a folder)")
-        configs[name] = config
+        configs[name] = _load(str(name), data, f"{where}.{name}")
     return configs
+
+
+def _load(name: str, data: Any, where: str) -> DatasetConfig:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ConfigError(f"{where}: a dataset's name is letters, digits, _ and - (it becomes a folder)")
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: value {data!r}: must be keys and values, such as {{source: {{kind: folder, path: images}}}}")
+    source = data.get("source")
+    if name in DATASETS and source is None:
+        data = {**data, "source": default(name).source.model_dump()}
+    elif not isinstance(source, Mapping):
+        raise ConfigError(f"{where}: source: {'is missing' if source is None else f'value {source!r}'}: write {{kind: ..., path: ...}}")
+    elif source.get("kind") not in KINDS:
+        raise ConfigError(f"{where}: source.kind: value {source.get('kind')!r}{nearest(source.get('kind'), KINDS)}")
+    config = parse(DatasetConfig, data, where)
+    kind = config.source.kind
+    if name not in DATASETS:
+        if kind in ("download", "digits"):
+            raise ConfigError(
+                f"{where}: source.kind: value {kind!r}: {name!r} is not a registered dataset{nearest(name, DATASETS)}; others need kind "
+                "parquet, folder or idx"
+            )
+        return config
+    given = [key for key in ("mean", "std", "flip") if getattr(config, key) is not None]
+    if given:
+        raise ConfigError(f"{where}: {given[0]}: is fixed for a registered dataset; leave it out, or give the dataset another name")
+    if (kind == "digits" and name != "digits") or (kind == "download" and not DATASETS[name].downloads):
+        raise ConfigError(f"{where}: source.kind: value {kind!r}: is not for {name}; allowed: {', '.join(_kinds(name))}")
+    return config
+
+
+def _kinds(name: str) -> list[str]:
+    return ["download" if DATASETS[name].downloads else "digits", "parquet", "folder", "idx"]
 
 
 def check_paths(configs: Mapping[str, DatasetConfig], where: str) -> None:
     """Check that every path exists.
 
     Raises:
-        ConfigError: one that does not.
+        ConfigError: those that do not, all of them at once.
     """
+    wrong = []
     for name, config in configs.items():
         path = getattr(config.source, "path", None)
         if path is not None and not Path(path).is_dir():
-            raise ConfigError(f"{where}.{name}: source.path: value {path!r}: no such folder")
+            reason = "is a file, must be a folder" if Path(path).exists() else "no such folder"
+            wrong.append(f"{where}.{name}: source.path: value {path!r}: {reason}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))

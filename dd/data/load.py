@@ -8,19 +8,23 @@ from typing import Any
 from torch import Tensor
 
 from dd.artifacts import load_tensors, read_json
-from dd.errors import ArtifactError
+from dd.errors import ArtifactError, ConfigError, nearest
+
+KEYS = ("name", "classes", "channels", "size", "counts", "smallest_class", "fingerprint", "lineages", "flip")
+SPLITS = ("train", "test")
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a prepared dataset.
+    """Return the manifest of a prepared dataset; see `dd.data.prepare`.
 
     Raises:
         ArtifactError: missing or damaged.
     """
-    data = read_json(folder / "manifest.json")
-    missing = {"name", "classes", "channels", "size", "fingerprint", "lineages", "flip"} - set(data if isinstance(data, dict) else ())
+    path = Path(folder) / "manifest.json"
+    data = read_json(path)
+    missing = sorted(set(KEYS) - set(data if isinstance(data, dict) else ()))
     if missing:
-        raise ArtifactError(f"{folder / 'manifest.json'}: has no {', '.join(sorted(missing))}; prepare the dataset again")
+        raise ArtifactError(f"{path}: has no {', '.join(missing)}; delete it and prepare the dataset again")
     return data
 
 
@@ -28,11 +32,11 @@ def load(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     """Return (images (n, c, h, w) uint8, labels (n,) int64) of `train` or `test`.
 
     Raises:
-        ArtifactError: missing, damaged, or not of this manifest.
+        ConfigError: another split. ArtifactError: missing, damaged, or not of this manifest.
     """
-    tensors, meta = load_tensors(folder / f"{split}.safetensors")
-    if meta.get("fingerprint") != manifest(folder)["fingerprint"]:
-        raise ArtifactError(f"{folder / split}.safetensors: is not of the dataset that manifest.json describes; prepare it again")
+    if split not in SPLITS:
+        raise ConfigError(f"split: value {split!r}{nearest(split, SPLITS)} (the held-out tenth of train: `indices`)")
+    tensors = _tensors(Path(folder), split, {"images", "labels"})
     return tensors["images"], tensors["labels"]
 
 
@@ -40,6 +44,14 @@ def indices(folder: Path) -> Tensor:
     """Return the positions in train of the held-out tenth, (n,) int64, sorted.
 
     Raises:
-        ArtifactError: missing or damaged.
+        ArtifactError: missing, damaged, or not of this manifest.
     """
-    return load_tensors(folder / "holdout.safetensors")[0]["indices"]
+    return _tensors(Path(folder), "holdout", {"indices"})["indices"]
+
+
+def _tensors(folder: Path, split: str, names: set[str]) -> dict[str, Tensor]:
+    path = folder / f"{split}.safetensors"
+    tensors, meta = load_tensors(path)
+    if set(tensors) != names or (meta.get("fingerprint"), meta.get("split")) != (manifest(folder)["fingerprint"], split):
+        raise ArtifactError(f"{path}: is not the {split} split of the dataset that manifest.json describes; prepare it again")
+    return tensors

@@ -45,29 +45,14 @@ class RealPool:
         """Return (classes, per_class) positions, without replacement inside a class.
 
         Raises:
-            ConfigError: a class has fewer images.
+            ConfigError: `per_class` is below 1, or a class has fewer images.
         """
         smallest = min(range(self.classes), key=lambda c: len(self._members[c]))
-        if per_class > len(self._members[smallest]):
-            most = len(self._members[smallest])
-            raise ConfigError(f"batch_real: value {per_class} is larger than class {smallest}, which has {most} images; allowed: 1 to {most}")
-        rows = [members[self._distinct(generator, len(members), per_class)] for members in self._members]
+        most = len(self._members[smallest])
+        if not 1 <= per_class <= most:
+            raise ConfigError(f"batch_real: value {per_class}: the smallest class, {smallest}, has {most} images; allowed: 1 to {most}")
+        rows = [members[torch.randperm(len(members), generator=generator)[:per_class]] for members in self._members]
         return torch.stack(rows).to(self.device)
-
-    @staticmethod
-    def _distinct(generator: torch.Generator, n: int, k: int) -> Tensor:
-        """Return k distinct numbers below n. For small k, draw and draw again what came twice: no permutation of everything."""
-        if k * 8 > n:
-            return torch.randperm(n, generator=generator)[:k]
-        chosen = torch.randint(n, (k,), generator=generator)
-        while True:
-            _, inverse, count = chosen.unique(return_inverse=True, return_counts=True)
-            if len(count) == k:
-                return chosen
-            first = torch.full((len(count),), k, dtype=torch.int64).scatter_reduce(0, inverse, torch.arange(k), "amin")
-            again = torch.ones(k, dtype=torch.bool)
-            again[first] = False
-            chosen[again] = torch.randint(n, (int(again.sum()),), generator=generator)
 
     def uniform(self, generator: torch.Generator, n: int) -> Tensor:
         """Return (n,) positions, uniform over all images, with replacement."""

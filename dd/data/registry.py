@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dd.errors import ConfigError, nearest
 
@@ -24,6 +25,7 @@ class DatasetSpec:
 
     lineages: mean and std for images in [0, 1], by lineage of papers ("dc", "idc"); empty: computed from train.
     flip: whether a mirrored image is still of its class. smallest_class: images in the smallest class of train.
+    layout: which reader understands the official files (idx: `readers.idx`; cifar, svhn: `dd.data.official`; digits: no files).
     fingerprint: of the prepared set, where somebody has prepared the official files.
     """
 
@@ -37,6 +39,7 @@ class DatasetSpec:
     flip: bool = True
     lineages: dict[str, Stats] = field(default_factory=dict)
     downloads: tuple[Download, ...] = ()
+    layout: Literal["digits", "idx", "cifar", "svhn"] = "idx"
     fingerprint: str | None = None
 
 
@@ -44,9 +47,9 @@ def _both(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Stats]:
     return {"dc": (mean, std), "idc": (mean, std)}
 
 
-def _mnist(folder: str, mirrors: tuple[str, ...], sums: tuple[str, str, str, str]) -> tuple[Download, ...]:
+def _mnist(mirrors: tuple[str, ...], sums: tuple[str, str, str, str]) -> tuple[Download, ...]:
     files = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
-    return tuple(Download(f, tuple(f"{mirror}{folder}{f}" for mirror in mirrors), f"md5:{s}") for f, s in zip(files, sums, strict=True))
+    return tuple(Download(f, tuple(f"{mirror}{f}" for mirror in mirrors), f"md5:{s}") for f, s in zip(files, sums, strict=True))
 
 
 # The usual std of CIFAR-10 is the mean of per-image stds, not the std of the pixels (0.247, 0.243, 0.262); kept, since the papers use it.
@@ -54,7 +57,7 @@ _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _CIFAR100 = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
 _DIGITS = tuple(str(digit) for digit in range(10))
 
-_COARSE_FREE_CIFAR100 = (
+_CIFAR100_CLASSES = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar "
     "cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster "
     "house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree "
@@ -67,13 +70,13 @@ DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
         DatasetSpec(
-            "digits", _DIGITS, 1, (16, 16), 1437, 360, 139, flip=False,
+            "digits", _DIGITS, 1, (16, 16), 1437, 360, 139, flip=False, layout="digits",
             fingerprint="882d5dd7be6bdee57bec4867c0dcea1a92495d0d26e511a8b339c7f3649154e4",
         ),  # fmt: skip
         DatasetSpec(
             "mnist", _DIGITS, 1, (28, 28), 60_000, 10_000, 5421, flip=False, lineages=_both((0.1307,), (0.3081,)),
             downloads=_mnist(
-                "", ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+                ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
                 ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
                  "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
             ),
@@ -84,13 +87,15 @@ DATASETS: dict[str, DatasetSpec] = {
             1, (28, 28), 60_000, 10_000, 6000, lineages=_both((0.2861,), (0.3530,)),
             fingerprint="621ea0574d22e29c96580cd6788b7bbe28663f775a03577c40caf7de3e53b69d",
             downloads=_mnist(
-                "", ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+                ("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+                 "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"),
                 ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
                  "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
             ),
         ),  # fmt: skip
         DatasetSpec(
-            "svhn", _DIGITS, 3, (32, 32), 73_257, 26_032, 4659, flip=False,
+            "svhn", _DIGITS, 3, (32, 32), 73_257, 26_032, 4659, flip=False, layout="svhn",
             lineages=_both((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
             downloads=(
                 Download("train_32x32.mat", ("http://ufldl.stanford.edu/housenumbers/train_32x32.mat",), "md5:e26dedcc434d2e4c54c9b2d4a06d8373"),
@@ -99,15 +104,19 @@ DATASETS: dict[str, DatasetSpec] = {
         ),  # fmt: skip
         DatasetSpec(
             "cifar10", ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-            3, (32, 32), 50_000, 10_000, 5000, lineages=_both(*_CIFAR10),
+            3, (32, 32), 50_000, 10_000, 5000, lineages=_both(*_CIFAR10), layout="cifar",
             fingerprint="4ef0866a4fc9ffa804e5e0e675c30eb8eb788931875bb3065f7bc96811c94401",
             downloads=(
-                Download("cifar-10-binary.tar.gz", ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
-                         "md5:c32a1d4ab5d03f1284b67883e8d87530"),
+                Download(
+                    "cifar-10-binary.tar.gz",
+                    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                     "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/cifar-10-binary.tar.gz"),
+                    "md5:c32a1d4ab5d03f1284b67883e8d87530",
+                ),
             ),
         ),  # fmt: skip
         DatasetSpec(
-            "cifar100", tuple(_COARSE_FREE_CIFAR100.split()), 3, (32, 32), 50_000, 10_000, 500,
+            "cifar100", tuple(_CIFAR100_CLASSES.split()), 3, (32, 32), 50_000, 10_000, 500, layout="cifar",
             # IDC's lineage (IDC, DSDM, M3D) uses CIFAR-10's statistics for CIFAR-100 as well.
             lineages={"dc": _CIFAR100, "idc": _CIFAR10},
             downloads=(

@@ -13,7 +13,7 @@ from pathlib import Path
 from dd.config import Frozen
 from dd.errors import ConfigError, nearest
 
-__all__ = ["config_of", "module_of", "protocols"]
+__all__ = ["config_of", "module_of", "names"]
 
 
 @cache
@@ -26,7 +26,7 @@ def _found() -> dict[str, tuple[str, type[Frozen]]]:
     return found
 
 
-def protocols() -> list[str]:
+def names() -> list[str]:
     """Return the names of all protocols."""
     return sorted(_found())
 
@@ -38,7 +38,7 @@ def config_of(name: str) -> type[Frozen]:
         ConfigError: there is no such protocol.
     """
     if name not in _found():
-        raise ConfigError(f"protocol: no protocol {name!r}{nearest(name, protocols())}")
+        raise ConfigError(f"protocol: no protocol {name!r}{nearest(name, names())}")
     return _found()[name][1]
 
 

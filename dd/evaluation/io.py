@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dd.artifacts import load_tensors, read_json, save_tensors, write_json
+from dd.config import digest
 from dd.data.load import manifest
 from dd.errors import ArtifactError
 from dd.types import DistilledSet, Score
@@ -45,6 +46,21 @@ def read_distilled(path: Path, dataset: Path | None = None) -> DistilledSet:
         if not len(distilled.images) and distilled.indices is not None:
             distilled.images = torch.empty(0, facts["channels"], *facts["size"])
     return distilled
+
+
+def check_identity(path: Path, id_: str) -> None:
+    """Check that the configuration stored with a set is the one that its id names.
+
+    Args:
+        path: a set, `distilled.safetensors` or `steps/{n}.safetensors`. id_: the 8 hex digits that the consumer was promised.
+
+    Raises:
+        ArtifactError: config.json is missing, damaged, or hashes to something else.
+    """
+    file = (path.parent.parent if path.parent.name == "steps" else path.parent) / "config.json"
+    found = digest(read_json(file))
+    if found != id_:
+        raise ArtifactError(f"{file}: hashes to {found}, but its results are asked for as {id_}: it was changed; delete the folder and run again")
 
 
 def write_scores(path: Path, config: dict[str, Any], scores: list[Score]) -> None:

@@ -20,7 +20,7 @@ from dd.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "module_of", "names", "parse", "smallest"]
+__all__ = ["build", "describe", "module_of", "names", "parse", "smallest"]
 
 
 class Family(NamedTuple):
@@ -54,6 +54,23 @@ def parse(name: str) -> dict[str, Any]:
         ConfigError: no family has such a name; the message has the nearest example and every form.
     """
     return _match(name)[1]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return every setting of `name`: what it spells out, the defaults of its family's `build`, and the family's constants.
+
+    Raises:
+        ConfigError: no family has such a name.
+    """
+    module, fields = _match(name)
+    settings: dict[str, Any] = {}
+    for node in ast.parse((Path(__file__).parent / f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.targets[0], ast.Name):
+            settings[node.targets[0].id.lower()] = node.value.value
+        elif isinstance(node, ast.FunctionDef) and node.name == "build":
+            named = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+            settings |= {arg.arg: ast.literal_eval(value) for arg, value in zip(named, node.args.defaults, strict=True)}
+    return {**settings, **fields}
 
 
 def smallest(name: str) -> int:

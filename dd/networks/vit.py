@@ -24,6 +24,7 @@ EXAMPLES = ["vit", "vit_w48_d4"]
 
 PATCH = 4
 HEADS = 12
+MLP_RATIO = 4
 
 
 class Tokens(nn.Module):
@@ -54,7 +55,7 @@ class Block(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(dim, MLP_RATIO * dim), nn.GELU(), nn.Linear(MLP_RATIO * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, tokens, dim)."""

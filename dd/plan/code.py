@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -58,13 +58,21 @@ def _tree(name: str) -> ast.Module:
 @cache
 def _imports(name: str) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(_tree(name)):
+    for node in _running(_tree(name)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "dd")
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dd":
             found.add(node.module)
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
     return frozenset(module for module in found if _path(module))
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk over everything but what only a type checker reads."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield from _running(child)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -99,8 +100,11 @@ class Plan:
     # -- cells ------------------------------------------------------------------------------------------------------
 
     def _cells(self, paper: Paper, name: str, artifact: Artifact) -> list[Cell]:
-        points = expand(paper, name, artifact, self.scale, str(self.folder / "papers" / f"{paper.paper}.yaml"))
-        cells = [self._cell(point) for point in points]
+        where = str(self.folder / "papers" / f"{paper.paper}.yaml")
+        try:
+            cells = [self._cell(point) for point in expand(paper, name, artifact, self.scale, where)]
+        except ConfigError as error:
+            raise error if str(error).startswith(where) else ConfigError(f"{where}: artifacts.{name}: {error}") from None
         if artifact.analysis is not None:
             for cell in cells:
                 cell.analysis = self._analysis(cell, artifact.analysis)
@@ -275,12 +279,50 @@ class Plan:
         for key, artifact in paper.artifacts.items():
             cells = self.cells[name][key] or [cell for other in artifact.use for cell in self.cells[name][other]]
             look = {k: v for k, v in artifact.model_dump(mode="json").items() if k not in LOGIC}
+            if artifact.kind == "settings":
+                look["fields"] = {label: self._setting(value, cells[0]) for label, value in artifact.fields.items()}
+            if artifact.kind == "cost":
+                look["runs"] = self._runs(name)
             artifacts.append({"name": key, **look, "chosen": {**paper.chosen, **artifact.chosen}, "cells": [_cell_json(c, paper) for c in cells]})
         return {
             "paper": name, "title": paper.title, "scale": self.scale.scale, "spread": paper.spread, "artifacts": artifacts,
             "reported": str(self.folder / "reported" / f"{name}.csv"),
             "claims": str(self.folder / "reported" / "claims.yaml") if paper.claims else None,
         }  # fmt: skip
+
+    def _setting(self, expression: Any, cell: Cell) -> Any:
+        """Return a setting of the extractor that a cell really uses: a name, or a product of names such as "mlp_ratio * width"."""
+        config = cell.point.config
+        known = networks.describe(config["recipe"]["extractor"]["network"])
+        if config["dataset"] in DATASETS:
+            known["input_size"] = "x".join(map(str, DATASETS[config["dataset"]].size))
+        parts = [part.strip() for part in str(expression).split("*")]
+        for part in parts:
+            if part not in known:
+                raise ConfigError(f"fields: unknown setting {part!r}{nearest(part, known)}")
+        return known[parts[0]] if len(parts) == 1 else math.prod(known[part] for part in parts)
+
+    def _runs(self, paper: str) -> list[dict[str, Any]]:
+        """Return where the seconds of each pre-training job of a paper stand."""
+        paths = {path for artifact in self.cells[paper].values() for cell in artifact for path in self._ancestors(cell)}
+        jobs = [self.jobs[path] for path in sorted(paths)]
+        unique = {job.outputs[0]: job for job in jobs if job.stage == "pretrain"}
+        return [
+            {"network": job.config["network"], "epoch": job.facts["epoch"], "previous_epoch": job.facts["previous_epoch"],
+             "seeds": list(job.facts["seeds"]), "run": str(Path(job.outputs[0]).with_suffix(".run.json"))}
+            for job in sorted(unique.values(), key=lambda job: (job.config["network"], job.facts["epoch"], job.facts["seeds"]))
+        ]  # fmt: skip
+
+    def _ancestors(self, cell: Cell) -> list[str]:
+        """Return every file that a cell is made from."""
+        found: dict[str, None] = {}
+        open_ = [f"{folder}/distilled.safetensors" for folder in cell.sets]
+        while open_:
+            path = open_.pop()
+            if path not in found and path in self.jobs:
+                found[path] = None
+                open_.extend(self.jobs[path].inputs)
+        return list(found)
 
     def job(self, stage: str, wildcards: Mapping[str, Any]) -> Job:
         """Return the job that makes the file that a rule's wildcards describe.

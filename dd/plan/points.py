@@ -89,18 +89,22 @@ def _coordinates(paper: Paper, artifact: Artifact, where: str) -> Iterator[dict[
 
 
 def _resolve(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int], scale: Scale, where: str) -> Point:
-    full = _configure(paper, at, overrides, used, where)
-    small = _scale(full, scale)
-    return Point(at, validated(small, where), _differences(full, small))
+    try:
+        full = validated(_configure(paper, at, overrides, used), "")
+        small = _scale(full, scale)
+        return Point(at, validated(small, ""), _differences(full, small))
+    except ConfigError as error:
+        lines = [f"{where}: {line.removeprefix(': ')}" for line in str(error).splitlines()]
+        raise ConfigError("\n".join(lines)) from None
 
 
-def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int], where: str) -> dict[str, Any]:
+def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int]) -> dict[str, Any]:
     """Field default < recipe default < paper defaults < the point's coordinates < overrides."""
     axes = {**AXES, **paper.axes}
     coordinates = {axes[k]: paper.translate.get(k, {}).get(str(v), v) for k, v in at.items() if k in axes and v is not None}
     for key in ("dataset", "method", "network", "protocol.name"):
         if key not in coordinates:
-            raise ConfigError(f"{where}: a point {at} says nothing of {key}")
+            raise ConfigError(f"a point {at} says nothing of {key}")
     method, dataset, ipc = coordinates["method"], coordinates["dataset"], coordinates.get("ipc", 0)
     recipe = recipes.load(str(method))
     protocol = str(coordinates["protocol.name"])
@@ -113,12 +117,12 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
     for key, value in coordinates.items():
         if key.startswith("recipe.") and key.split(".")[1] not in fields:
             continue  # a coordinate that means nothing to this method (the extractor of a random selection)
-        _set(config, key, value, where)
+        _set(config, key, value)
     for number, override in enumerate(overrides):
         if contains(at, override.when):
             used.add(number)
             for key, value in override.set.items():
-                _set(config, key, value, where)
+                _set(config, key, value)
     if not getattr(recipe, "USES_IPC", True):
         config["ipc"] = 0
     if not getattr(recipe, "RANDOM", True):
@@ -134,16 +138,16 @@ def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
     """
     method, protocol = config["method"], config["protocol"]["name"]
     settings = {key: value for key, value in config["protocol"].items() if key != "name"}
-    recipe = hashed(parse(recipes.load(method).Config, config["recipe"], f"{where}: recipe {method}"))
-    settings = hashed(parse(evaluation.config_of(protocol), settings, f"{where}: protocol {protocol}"))
+    recipe = hashed(parse(recipes.load(method).Config, config["recipe"], f"{where}recipe {method}"))
+    settings = hashed(parse(evaluation.config_of(protocol), settings, f"{where}protocol {protocol}"))
     for name in _networks({**config, "recipe": recipe}):
         networks.parse(name)
     return {**config, "recipe": recipe, "protocol": {"name": protocol, **settings}}
 
 
-def _set(config: dict[str, Any], key: str, value: Any, where: str) -> None:
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
     if key not in WHOLE and not key.startswith(("recipe.", "protocol.")):
-        raise ConfigError(f"{where}: unknown configuration key {key!r}{nearest(key, [*WHOLE, 'recipe.FIELD', 'protocol.FIELD'])}")
+        raise ConfigError(f"unknown configuration key {key!r}{nearest(key, [*WHOLE, 'recipe.FIELD', 'protocol.FIELD'])}")
     *path, last = key.split(".")
     for part in path:
         config = config.setdefault(part, {})
@@ -158,15 +162,15 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
-    """Apply map, then cap. Fields that are still at their default are filled in first, so that a cap reaches them."""
-    config = validated(config, f"scale {scale.scale}")
+    """Apply map, then cap, to a configuration with every field filled in."""
+    config = deepcopy(config)
     maps = scale.map
     config["dataset"] = maps.get("dataset", {}).get(config["dataset"], config["dataset"])
     config["ipc"] = maps.get("ipc", {}).get(str(config["ipc"]), config["ipc"])
     protocol = str(maps.get("protocol", {}).get(config["protocol"]["name"], config["protocol"]["name"]))
     if protocol != config["protocol"]["name"]:
         config["protocol"] = {"name": protocol}
-        config = validated(config, f"scale {scale.scale}")
+        config = validated(config, f"scale {scale.scale}: ")
     config = _map_networks(config, maps.get("network", {}))
     for key, most in scale.cap.items():
         *path, last = key.split(".")
@@ -201,7 +205,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _differences(full: dict[str, Any], small: dict[str, Any]) -> list[str]:
     """Return what the scale changed, in words: "dataset digits", "iterations 60"."""
-    before, after = _flat(validated(full, "")), _flat(small)
+    before, after = _flat(full), _flat(small)
     if before.get("protocol.name") != after.get("protocol.name"):
         before = {k: v for k, v in before.items() if not k.startswith("protocol.") or k == "protocol.name"}
         after = {k: v for k, v in after.items() if k in before or k == "protocol.epochs"}

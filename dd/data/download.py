@@ -1,0 +1,147 @@
+"""Downloads: every address in turn, continued where they broke off, checked, and put in place only when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from dd.data.registry import Download, spec
+from dd.errors import ConfigError, DataError
+from dd.progress import Progress
+
+TIMEOUT = (15, 60)  # seconds to connect, and to wait for the next bytes
+TRIES = 5  # of one address, as long as each brings something; each continues where the one before broke off
+CHUNK = 1 << 18
+
+
+class _Failed(Exception):
+    """One try of one address went wrong; `again` says whether the same address may do better."""
+
+    def __init__(self, reason: str, again: bool) -> None:
+        super().__init__(reason)
+        self.again = again
+
+
+def download(name: str, out_dir: Path) -> list[Path]:
+    """Fetch the files of a registered dataset into `out_dir`; files that are there and whole are left alone.
+
+    A file grows as `{file}.part`, which a later call continues, and takes its name after its checksum was found right.
+
+    Raises:
+        ConfigError: the dataset is unknown, or has nothing to download. DataError: no address gave the right file.
+    """
+    files = spec(name).downloads
+    if not files:
+        raise ConfigError(f"dataset {name}: has no files to download (it comes with scikit-learn)")
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        return [_fetch(name, item, out_dir / item.file) for item in files]
+    except OSError as error:
+        raise DataError(f"{error.filename or out_dir}: cannot be written: {error.strerror or error}") from None
+
+
+def matches(path: Path, checksum: str) -> bool:
+    """Return whether a file's bytes have the checksum, "md5:..." or "sha256:..."."""
+    kind, _, expected = checksum.partition(":")
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
+    return digest.hexdigest() == expected
+
+
+def _fetch(name: str, item: Download, path: Path) -> Path:
+    if path.exists():
+        if matches(path, item.checksum):
+            return path
+        _say(f"{path}: is there, but its checksum is not {item.checksum}: downloading it again")
+    part = path.with_name(path.name + ".part")
+    if part.exists() and matches(part, item.checksum):  # stopped just before the end
+        part.replace(path)
+        return path
+    reasons = []
+    for url in item.urls:
+        for left in reversed(range(TRIES)):
+            try:
+                resumed = _get(url, part, path)
+                _check(part, item.checksum, resumed)
+            except _Failed as failure:
+                if failure.again and left:
+                    _say(f"{url}: {failure}; trying again")
+                    continue
+                reasons.append(f"{url}: {failure}")
+                break
+            part.replace(path)
+            return path
+    if len(reasons) > 1:
+        reasons = [f"\n  {reason}" for reason in reasons]
+    raise DataError(
+        f"dataset {name}: {item.file} cannot be downloaded: {''.join(reasons)}\n"
+        f"Run again later (what has arrived is kept), put the file ({item.checksum}) at {path} yourself, or give {name} another source "
+        "in config.yaml (docs/add-a-dataset.md)"
+    )
+
+
+def _check(part: Path, checksum: str, resumed: bool) -> None:
+    if not matches(part, checksum):
+        part.unlink()  # continuing wrong bytes would never become right
+        if resumed:  # perhaps the wrong ones are those that were here before
+            raise _Failed(f"what was here and what was added have not the checksum {checksum}; starting over", again=True)
+        raise _Failed(f"sent a file whose checksum is not {checksum}", again=False)
+
+
+def _get(url: str, part: Path, path: Path) -> bool:
+    """Append what is missing to `part`; return whether there was something before."""
+    start = have = part.stat().st_size if part.exists() else 0
+    # Bytes as they are stored: the checksum is that of the file, not of what a content encoding would unpack it to.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.status_code == 416 and have:
+                part.unlink()  # as long as the file or longer, and yet not it
+                raise _Failed("has no bytes after those that are here already; starting over", again=True)
+            if response.status_code not in (200, 206):
+                raise _Failed(f"answers {response.status_code} {response.reason}", again=False)
+            have, total = _extent(response, have)
+            _say(f"{url} -> {path}" + (f", continued at {have / 1e6:.1f} MB" if have else ""))
+            _receive(response, part, have, total, path.name)
+    except (requests.RequestException, HTTPError) as error:
+        raise _Failed(_cause(error), again=part.exists() and part.stat().st_size > start) from None
+    if total is not None and part.stat().st_size < total:
+        raise _Failed(f"broke off after {part.stat().st_size} of {total} bytes", again=part.stat().st_size > start)
+    return have > 0
+
+
+def _extent(response: requests.Response, have: int) -> tuple[int, int | None]:
+    """Return (where the answer begins, length of the whole file if the server says so)."""
+    if response.status_code == 206:
+        stated = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if not stated or int(stated[1]) != have:
+            raise _Failed(f"answers with another range than asked for ({response.headers.get('Content-Range')!r})", again=False)
+        return have, int(stated[2]) if stated[2] != "*" else None
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length and length.isdigit() else None
+
+
+def _receive(response: requests.Response, part: Path, have: int, total: int | None, label: str) -> None:
+    megabytes = (total or have) // 1_000_000
+    with open(part, "r+b" if have else "wb") as file, Progress(f"{label} (MB)", megabytes, have // 1_000_000) as progress:
+        file.seek(have)
+        for chunk in response.raw.stream(CHUNK, decode_content=False):
+            file.write(chunk)
+            if total:
+                progress.update(file.tell() // 1_000_000)
+
+
+def _cause(error: Exception) -> str:
+    """Return the innermost reason, without the layers of wrapping that libraries put around it."""
+    text = str(error)
+    inner = re.search(r"(Failed to resolve '[^']*'|\[Errno -?\d+\] [^')]*|timed out|[Ii]ncompleteRead\([^)]*\)|certificate verify failed)", text)
+    return inner[1] if inner else text or type(error).__name__
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
