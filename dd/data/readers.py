@@ -1,14 +1,19 @@
-"""Readers of images on disk: each returns uint8 images and int64 labels, and says what is wrong by file."""
+"""Readers of images on disk: each returns (train, test) as uint8 images and int64 labels, and names the file that is wrong.
+
+Here are the forms that anybody's images may have; those that only official archives have are in `dd.data.official`.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
-import tarfile
-from collections.abc import Sequence
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +21,7 @@ from numpy.typing import NDArray
 from dd.errors import DataError, nearest
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SPLITS = ("train", "test")
 
 
 @dataclass
@@ -27,17 +33,41 @@ class RawSplit:
     class_names: list[str] | None = None
 
 
-def _stack(decoded: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Return (n, c, h, w) of images that must all have one shape; `names` says where each came from."""
-    if not decoded:
-        raise DataError("no images")
-    for image, name in zip(decoded, names, strict=True):
-        if image.shape != decoded[0].shape:
+def decode(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Return (h, w, c) uint8 of an encoded image: c is 1 for grey-scale, 3 for everything else.
+
+    Raises:
+        DataError: not an image, a damaged one, more than 8 bits a channel, or transparent pixels (whose colour nobody knows).
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode[0] in "IF":
+                raise DataError(f"{name}: has pixels of mode {image.mode}; must have 8 bits a channel: convert it first")
+            transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
+            if transparent and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+                raise DataError(f"{name}: has transparent pixels; put it on a background first")
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: is not a readable image ({error})") from None
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _stack(named: Iterable[tuple[str, bytes]]) -> NDArray[np.uint8]:
+    """Return (n, c, h, w) of encoded images, which must all have one shape."""
+    images: list[NDArray[np.uint8]] = []
+    first = ""
+    for name, data in named:
+        image = decode(data, name)
+        first = first or name
+        if images and image.shape != images[0].shape:
             raise DataError(
-                f"{name}: image of size {_size(image)}, but {names[0]} has {_size(decoded[0])}; all images of a dataset must have "
-                "one size and number of channels: resize them first"
+                f"{name}: image of {_size(image)}, but {first} has {_size(images[0])}; all images of a dataset must have one size and "
+                "number of channels: resize them first"
             )
-    return np.stack(decoded).transpose(0, 3, 1, 2)
+        images.append(image)
+    return np.stack(images).transpose(0, 3, 1, 2)
 
 
 def _size(image: NDArray[np.uint8]) -> str:
@@ -45,185 +75,157 @@ def _size(image: NDArray[np.uint8]) -> str:
     return f"{w}x{h} with {c} channel{'s' if c > 1 else ''}"
 
 
-def decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Return (h, w, c) of an encoded image: c is 1 for grey-scale, 3 for everything else.
+def parquet(folder: Path) -> tuple[RawSplit, RawSplit]:
+    """Read {split}.parquet or {split}-*.parquet in the Hugging Face layout.
+
+    Images: column `img` or `image`, a struct with `bytes` (PNG, WebP, JPEG ...) or the bytes. Labels: `label`, else `fine_label`.
 
     Raises:
-        DataError: not an image, or a damaged one.
+        DataError: missing or damaged files, no image or no label column, images of several sizes.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            grey = image.mode in ("1", "L", "I;16")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name}: is not a readable image ({error})") from None
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    train, test = (_parquet_split(_shards(folder, split)) for split in SPLITS)
+    return train, test
 
 
-def parquet(folder: Path, split: str) -> RawSplit:
-    """Read {split}*.parquet in the Hugging Face layout.
-
-    Raises:
-        DataError: no such files, damaged ones, no image or no label column.
-    """
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
-
-    files = sorted(folder.glob(f"{split}*.parquet"))
+def _shards(folder: Path, split: str) -> list[Path]:
+    files = sorted({*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*.parquet")})
     if not files:
-        raise DataError(f"{folder}: no {split}*.parquet in it")
-    images: list[NDArray[np.uint8]] = []
-    names: list[str] = []
+        raise DataError(f"{folder}: holds neither {split}.parquet nor {split}-*.parquet")
+    numbers: dict[int, set[int]] = {}
+    for file in files:
+        if stated := re.search(r"-(\d+)-of-(\d+)", file.stem):
+            numbers.setdefault(int(stated[2]), set()).add(int(stated[1]))
+    if len(numbers) > 1 or (numbers and sum(map(len, numbers.values())) < len(files)):
+        raise DataError(f"{folder}: {', '.join(file.name for file in files)} are not the shards of one {split} split")
+    for total, there in numbers.items():
+        if missing := sorted(set(range(total)) - there):
+            raise DataError(f"{folder}: {split}-{missing[0]:05d}-of-{total:05d}.parquet is missing: the names say that there are {total}")
+    return files
+
+
+def _parquet_split(files: list[Path]) -> RawSplit:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException, types
+
+    images: list[tuple[str, bytes]] = []
     labels: list[NDArray[np.int64]] = []
     class_names = None
     for file in files:
         try:
             schema = pq.read_schema(file)
             image = _column(file, schema.names, ("img", "image"))
-            label = _column(file, schema.names, ("label", "fine_label", "labels"))
+            label = _column(file, schema.names, ("label", "fine_label"))
             table = pq.read_table(file, columns=[image, label])
         except (ArrowException, OSError) as error:
-            raise DataError(f"{file}: is damaged or not parquet ({error})") from None
+            raise DataError(f"{file}: is truncated, damaged or not parquet ({error})") from None
+        column = table.column(label)
+        if not types.is_integer(column.type):
+            raise DataError(f"{file}: column {label!r} holds {column.type}; must hold the classes' numbers as integers")
+        if column.null_count:
+            raise DataError(f"{file}: column {label!r}: {column.null_count} labels are empty")
         class_names = class_names or _class_names(schema.metadata or {}, label)
         for row, cell in enumerate(table.column(image).to_pylist()):
             data = cell.get("bytes") if isinstance(cell, dict) else cell
-            name = f"{file}, row {row}"
             if not isinstance(data, bytes):
-                raise DataError(f"{name}: column {image!r} holds no image bytes")
-            images.append(decode(data, name))
-            names.append(name)
-        column = table.column(label)
-        if column.null_count:
-            raise DataError(f"{file}: column {label!r} has {column.null_count} empty labels")
-        labels.append(np.asarray(column.to_pylist(), dtype=np.int64))
-    return RawSplit(_stack(images, names), np.concatenate(labels), class_names)
+                raise DataError(f"{file}: row {row}: column {image!r} holds no bytes of an image")
+            images.append((f"{file}: row {row}", data))
+        labels.append(column.to_numpy().astype(np.int64))
+    if not images:
+        raise DataError(f"{files[0]}: holds no images")
+    return RawSplit(_stack(images), np.concatenate(labels), class_names)
 
 
 def _column(file: Path, columns: Sequence[str], wanted: Sequence[str]) -> str:
     for name in wanted:
         if name in columns:
             return name
-    raise DataError(f"{file}: has no column {' or '.join(wanted)}{nearest(wanted[0], columns)}")
+    raise DataError(f"{file}: has no column {' or '.join(map(repr, wanted))}; its columns: {', '.join(columns) or '(none)'}")
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
-    import json
-
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, ValueError, TypeError):
         return None
     return [str(name) for name in names]
 
 
-def folder(root: Path, split: str, known: Sequence[str] = ()) -> RawSplit:
-    """Read {split}/CLASS/*; classes in the order of `known` where those are the folders' names, otherwise sorted.
+def folder(root: Path, known: Sequence[str] = ()) -> tuple[RawSplit, RawSplit]:
+    """Read train/CLASS/* and test/CLASS/*.
+
+    Labels follow the sorted names of the folders of train; names that are all numbers are sorted as numbers.
+
+    Args:
+        known: the classes of a registered dataset. Its labels follow these, and its folders must be called so, or 0, 1, 2 ...
 
     Raises:
-        DataError: no folder, no classes, or files that are not images.
+        DataError: missing folders, other classes than expected, files that are no images, images of several sizes.
     """
-    base = root / split
+    found = _class_folders(root / "train")
+    classes = sorted(found, key=int) if all(name.isdecimal() for name in found) else sorted(found)
+    if known and set(classes) == set(known):
+        classes = list(known)
+    elif known and classes != [str(c) for c in range(len(known))]:
+        strange = next((name for name in classes if name not in known), None)
+        what = f"folder {strange!r} is no class{nearest(strange, known)}" if strange else f"no folder {min(set(known) - set(classes))!r}"
+        raise DataError(f"{root / 'train'}: {what}; folders named 0 to {len(known) - 1} are allowed too")
+    if differ := sorted(set(classes) ^ set(_class_folders(root / "test"))):
+        raise DataError(f"{root}: {differ[0]!r} is a class in only one of train and test; both must have the same folders")
+    train, test = (_folder_split(root / split, classes) for split in SPLITS)
+    return train, test
+
+
+def _class_folders(base: Path) -> list[str]:
     if not base.is_dir():
         raise DataError(f"{base}: no such folder")
-    found = sorted(path.name for path in base.iterdir() if path.is_dir())
+    found = [path.name for path in base.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if not found:
         raise DataError(f"{base}: has no folder for any class")
-    classes = list(known) if sorted(known) == found else found
-    images, names, labels = [], [], []
+    return found
+
+
+def _folder_split(base: Path, classes: list[str]) -> RawSplit:
+    files: list[Path] = []
+    labels: list[int] = []
     for number, name in enumerate(classes):
-        files = sorted(path for path in (base / name).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
+        mine = sorted(path for path in (base / name).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+        if not mine:
             raise DataError(f"{base / name}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        for file in files:
-            images.append(decode(file.read_bytes(), str(file)))
-            names.append(str(file))
-            labels.append(number)
-    return RawSplit(_stack(images, names), np.asarray(labels, dtype=np.int64), classes)
+        files += mine
+        labels += [number] * len(mine)
+    return RawSplit(_stack((str(file), file.read_bytes()) for file in files), np.asarray(labels, dtype=np.int64), classes)
 
 
-def idx(root: Path, split: str) -> RawSplit:
+def idx(root: Path) -> tuple[RawSplit, RawSplit]:
     """Read idx files under MNIST's names, plain or gzipped.
 
     Raises:
         DataError: missing, truncated, or not idx.
     """
-    prefix = {"train": "train", "test": "t10k"}[split]
-    images = _idx_file(root, f"{prefix}-images-idx3-ubyte", 3)
-    labels = _idx_file(root, f"{prefix}-labels-idx1-ubyte", 1)
-    if len(images) != len(labels):
-        raise DataError(f"{root}: {prefix}-images has {len(images)} images, {prefix}-labels {len(labels)} labels")
-    return RawSplit(images[:, None], labels.astype(np.int64))
+    train, test = (
+        RawSplit(
+            _idx_file(root, f"{prefix}-images-idx3-ubyte", 3)[:, None],
+            _idx_file(root, f"{prefix}-labels-idx1-ubyte", 1).astype(np.int64),
+        )
+        for prefix in ("train", "t10k")
+    )
+    return train, test
 
 
 def _idx_file(root: Path, name: str, dims: int) -> NDArray[np.uint8]:
     plain, packed = root / name, root / f"{name}.gz"
     file = plain if plain.exists() else packed
     if not file.exists():
-        raise DataError(f"{root}: neither {name} nor {name}.gz is in it")
+        raise DataError(f"{root}: holds neither {name} nor {name}.gz")
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{file}: is truncated or damaged ({error})") from None
+        data = file.read_bytes() if file == plain else gzip.decompress(file.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: is truncated or damaged ({error}); delete it and get it again") from None
     header = 4 + 4 * dims
     if len(data) < header or data[:4] != bytes((0, 0, 8, dims)):
-        raise DataError(f"{file}: is not an idx file of unsigned bytes with {dims} dimensions")
+        raise DataError(f"{file}: is not an idx file of unsigned bytes with {dims} dimension{'s' if dims > 1 else ''}")
     shape = tuple(int(n) for n in np.frombuffer(data, dtype=">u4", count=dims, offset=4))
-    if len(data) - header != int(np.prod(shape)):
-        raise DataError(f"{file}: is truncated: {len(data) - header} bytes of data, {int(np.prod(shape))} expected for shape {shape}")
+    if len(data) - header != math.prod(shape):
+        wrong = "is truncated" if len(data) - header < math.prod(shape) else "is too long"
+        raise DataError(f"{file}: {wrong}: {len(data) - header} bytes of data, {math.prod(shape)} expected for shape {shape}")
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
-
-
-def cifar_binary(archive: Path, split: str, classes: int) -> RawSplit:
-    """Read the binary CIFAR archive: records of 1 label byte (CIFAR-10) or 2 (CIFAR-100, the second counts) and 3,072 pixels.
-
-    Members are read in place; nothing is extracted.
-
-    Raises:
-        DataError: missing members, a truncated archive, or records of the wrong length.
-    """
-    if not archive.exists():
-        raise DataError(f"{archive}: no such file")
-    label_bytes = 1 if classes == 10 else 2
-    record = label_bytes + 3072
-    wanted = (lambda n: n.startswith("data_batch_")) if classes == 10 else (lambda n: n == "train.bin")
-    if split == "test":
-        wanted = (lambda n: n == "test_batch.bin") if classes == 10 else (lambda n: n == "test.bin")
-    parts: dict[str, bytes] = {}
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                base = Path(member.name).name
-                if member.isreg() and base.endswith(".bin") and wanted(base):
-                    file = tar.extractfile(member)
-                    parts[base] = file.read() if file else b""
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"{archive}: is truncated or damaged ({error}); delete it and run again") from None
-    if not parts:
-        raise DataError(f"{archive}: holds no {split} records")
-    for name, data in parts.items():
-        if len(data) % record:
-            raise DataError(f"{archive}: {name}: {len(data)} bytes are no whole number of records of {record}")
-    rows = np.frombuffer(b"".join(parts[name] for name in sorted(parts)), dtype=np.uint8).reshape(-1, record)
-    return RawSplit(rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1].astype(np.int64))
-
-
-def svhn_mat(root: Path, split: str) -> RawSplit:
-    """Read {split}_32x32.mat (MATLAB 5; scipy reads it without unpickling). The label 10 stands for the digit 0.
-
-    Raises:
-        DataError: missing or damaged.
-    """
-    from scipy.io import loadmat
-
-    file = root / f"{split}_32x32.mat"
-    if not file.exists():
-        raise DataError(f"{file}: no such file")
-    try:
-        data: dict[str, Any] = loadmat(file, variable_names=["X", "y"])
-        images, labels = data["X"], data["y"].reshape(-1).astype(np.int64)
-    except Exception as error:  # scipy raises anything on damaged files
-        raise DataError(f"{file}: is truncated or damaged ({error}); delete it and run again") from None
-    return RawSplit(np.ascontiguousarray(images.transpose(3, 2, 0, 1).astype(np.uint8)), np.where(labels == 10, 0, labels))

@@ -1,0 +1,98 @@
+"""Every kind of point of every paper, at full scale but for its numbers: two classes, one image each, one step, one evaluation step."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd import evaluation, recipes
+from dd.artifacts import save_tensors, write_json
+from dd.config import parse
+from dd.config.stages import Dataset, DistillConfig
+from dd.data.registry import DATASETS
+from dd.distill import distill
+from dd.evaluation.io import read_distilled
+from dd.evaluation.run import evaluate
+from dd.plan import Plan
+from dd.plan.papers import Settings, paper_names
+from dd.train.config import PretrainConfig
+from dd.train.pretrain import pretrain
+
+WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
+
+
+def wirings():
+    """Return one configuration for every distinct wiring among all points at scale paper."""
+    plan = Plan(parse(Settings, {"scale": "paper", "papers": []}, "test"), WORKFLOW)
+    found = {}
+    for paper in paper_names(WORKFLOW):
+        for cells in plan.cells[paper].values():
+            for cell in cells:
+                config = copy.deepcopy(cell.point.config)
+                extractor = config["recipe"].get("extractor", {})
+                key = (config["method"], config["dataset"], config["network"], config["protocol"]["name"], extractor.get("network"),
+                       extractor.get("mode"), extractor.get("norm"), extractor.get("supply"), extractor.get("epochs", 0) > 0)  # fmt: skip
+                found.setdefault("-".join(map(str, key)), config)
+    return found
+
+
+WIRINGS = wirings()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Prepared datasets of the true shape with two classes of random images."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            spec, folder = DATASETS[name], tmp_path_factory.mktemp(name)
+            g = torch.Generator().manual_seed(0)
+            for split, each in (("train", 4), ("test", 2)):
+                images = torch.randint(0, 256, (2 * each, spec.channels, *spec.size), generator=g).byte()
+                save_tensors(folder / f"{split}.safetensors", {"images": images, "labels": torch.arange(2).repeat_interleave(each)},
+                             {"dataset": name, "fingerprint": "f", "split": split})  # fmt: skip
+            stats = {"mean": [0.5] * spec.channels, "std": [0.25] * spec.channels}
+            write_json(folder / "manifest.json", {
+                "name": name, "classes": ["a", "b"], "channels": spec.channels, "size": list(spec.size), "fingerprint": "f",
+                "lineages": {"dc": stats, "idc": stats}, "flip": spec.flip,
+                "counts": {"train": [4, 4], "test": [2, 2]}, "smallest_class": 4})  # fmt: skip
+            made[name] = folder
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", WIRINGS)
+def test_one_step_of_every_wiring(name, tiny, tmp_path):
+    config = WIRINGS[name]
+    dataset = tiny(config["dataset"])
+    recipe = recipes.load(config["method"])
+    fields = config["recipe"]
+    for key, value in {"iterations": 1, "batch_real": 2}.items():
+        if key in fields:
+            fields[key] = value
+    parsed = parse(recipe.Config, fields, name)
+    paths = []
+    for need in recipe.needs(parsed, config["dataset"]):
+        made = tmp_path / f"{need.network}.safetensors"
+        about = PretrainConfig(dataset=Dataset(name=config["dataset"]), network=need.network)
+        pretrain(about, dataset, 0, [0], [made])
+        paths.append([made])
+    about = DistillConfig(dataset=Dataset(name=config["dataset"]), method=config["method"], ipc=min(config["ipc"], 1), recipe=fields)
+    out = tmp_path / "set"
+    distill(about, dataset, paths, 0, out)
+    distilled = read_distilled(out / "distilled.safetensors", dataset)
+    assert len(distilled.labels) == (8 if config["ipc"] == 0 else 2)
+    if "iterations" in fields:
+        rows = (out / "curve.csv").read_text().splitlines()
+        assert len(rows) == 2
+        assert float(rows[1].split(",")[2]) > 0, "no gradient reached the images"
+    protocol = config["protocol"]["name"]
+    settings = json.loads(json.dumps({key: value for key, value in config["protocol"].items() if key != "name"}))
+    settings |= {"epochs": 1, "extra_passes": 0}
+    (score,) = evaluate(distilled, config["network"], protocol, parse(evaluation.config_of(protocol), settings, name), dataset, 0, [0])
+    assert 0 <= score.accuracy_last <= 1
+    assert len(score.per_class) == 2
