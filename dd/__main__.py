@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from dd import verbs
 from dd.errors import DDError
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     def long(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--stop-after", type=float, metavar="SECONDS", help="save, and exit with status 75, after this long")
 
-    path = {"type": Path, "required": True}
+    path: dict[str, Any] = {"type": Path, "required": True}
     sub = add("download", verbs.download, "fetch and check the files of a dataset", device=False)
     sub.add_argument("--out", **path)
     sub = add("prepare", verbs.prepare, "bring a dataset into its prepared form", device=False)

@@ -83,7 +83,8 @@ def _content_digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.flatten().view(_bytes()).numpy()) if tensor.numel() else b"")
+        if tensor.numel():
+            digest.update(tensor.flatten().view(_bytes()).numpy().data)
     return digest.hexdigest()
 
 

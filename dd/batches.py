@@ -40,8 +40,8 @@ class SiameseBatches:
         index = self._pool.draw(stream(self._seed, "real", *names), self._per_class).reshape(-1)
         real = Batch(self._pool.x(index), self._pool.y(index))
         synthetic = self.synthetic()
-        shape = tuple(real.x.shape[1:])
-        params = self._augment.draw(stream(self._seed, "augment", *names), self._pool.classes, shape, shared=True)
+        _, c, h, w = real.x.shape
+        params = self._augment.draw(stream(self._seed, "augment", *names), self._pool.classes, (c, h, w), shared=True)
         return (
             Batch(self._augment.apply(synthetic.x, params, synthetic.y), synthetic.y),
             Batch(self._augment.apply(real.x, params, real.y), real.y),

@@ -77,12 +77,18 @@ def distill(
     _publish_steps(resume / "steps", out / "steps", run.steps, final, about)
     write_json(out / "config.json", hashed(config))
     write_text(out / "curve.csv", loop.curve())
-    shown = final.images if len(final.images) else inputs.pool().raw(final.indices[:: max(1, len(final.labels) // 1000)]).cpu()
-    ids = final.labels if len(final.images) else final.labels[:: max(1, len(final.labels) // 1000)]
-    write_grid(out / "grid.png", shown, ids)
+    write_grid(out / "grid.png", *_shown(final, inputs))
     _write_set(out / "distilled.safetensors", final, about)
     shutil.rmtree(resume, ignore_errors=True)
     return loop.resumed
+
+
+def _shown(distilled: DistilledSet, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images and labels for a picture: of a set of positions, about a thousand, evenly spaced."""
+    if distilled.indices is None or len(distilled.images):
+        return distilled.images, distilled.labels
+    every = max(1, len(distilled.labels) // 1000)
+    return inputs.pool().raw(distilled.indices[::every]).cpu(), distilled.labels[::every]
 
 
 def _pool(dataset: Path, facts: dict[str, Any], device: str) -> Callable[[], RealPool]:
@@ -196,7 +202,8 @@ class Loop:
 
     def load(self) -> None:
         """Continue from a saved state, if there is one of this very run; one that is damaged or foreign is set aside."""
-        if not self.state.exists() or self.run.optimizer is None:
+        run = self.run
+        if not self.state.exists() or run.optimizer is None or run.parameterization is None:
             return
         try:
             tensors, meta = load_tensors(self.state)
@@ -204,9 +211,7 @@ class Loop:
             self.state.unlink()  # killed while the disk was failing: begin anew rather than never end
             return
         if {key: meta.get(key) for key in self.identity} != self.identity:
-            raise ArtifactError(f"{self.state}: belongs to another configuration or seed; delete the folder {self.state.parent} and run again")
-        run = self.run
-        assert run.parameterization is not None
+            raise ArtifactError(f"{self.state}: belongs to another configuration or seed; delete its folder and run again")
         pick = lambda prefix: {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(prefix + ".")}  # noqa: E731
         run.parameterization.load_state_dict(pick("parameterization"))
         for name, part in (("source", run.source), ("term", run.term)):

@@ -26,7 +26,7 @@ def write_grid(path: Path, images: Tensor, labels: Tensor, columns: int = 10) ->
 
     ids = labels if labels.ndim == 1 else labels.argmax(1)
     rows = [images[ids == c][:columns] for c in ids.unique()[:10]]
-    c, h, w = images.shape[1:]
+    h, w = images.shape[2:]
     zoom = max(1, round(48 / h))
     cell_h, cell_w = h * zoom + GAP, w * zoom + GAP
     widest = max(len(row) for row in rows)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dd.data.pool import RealPool
 
 N = TypeVar("N")
+Seen = TypeVar("Seen", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,10 @@ class Batches(Protocol):
         """Return n real images drawn uniformly, un-augmented."""
 
 
-class Term(Protocol[N]):
+class Term(Protocol[Seen]):
     """Looks at one update's batches through one network and returns a scalar."""
 
-    def __call__(self, batches: Batches, net: N) -> Tensor:
+    def __call__(self, batches: Batches, net: Seen) -> Tensor:
         """Return the scalar whose `.backward()` is the method's gradient."""
 
 

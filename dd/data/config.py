@@ -54,9 +54,9 @@ KINDS = ("download", "digits", "parquet", "folder", "idx")
 class DatasetConfig(Frozen):
     """Where a dataset comes from, and what a registered one knows by itself.
 
-    mean, std: one number a channel, for images in [0, 1]; absent: computed from train. flip: whether a mirrored image is still of its
-    class; absent: yes. Registered datasets have all three in the registry. fingerprint: pins the prepared set (64 hex digits);
-    `prepare` refuses any other.
+    mean, std: one number a channel, for images in [0, 1]; absent: computed from train. flip: whether a mirrored image is still of
+    its class; absent: yes. Registered datasets have all three in the registry. fingerprint: pins the prepared set (64 hex
+    digits); `prepare` refuses any other.
     """
 
     source: SourceConfig
@@ -75,11 +75,12 @@ def load_datasets(section: Mapping[str, Any], where: str) -> dict[str, DatasetCo
     """Return the configuration of every registered dataset and of those in `section`.
 
     Args:
-        section: the `datasets` mapping. where: the file and key it came from, such as "config.yaml: datasets".
+        section: the `datasets` mapping.
+        where: the file and key it came from, such as "config.yaml: datasets".
 
     Raises:
-        ConfigError: an unknown key or kind; a dataset that is not registered and has no path of its own; a value that the registry
-            has and nobody may change.
+        ConfigError: an unknown key or kind; a dataset that is not registered and has no path of its own; a value that is fixed
+            in the registry.
     """
     configs = {name: default(name) for name in DATASETS}
     for name, data in section.items():
@@ -91,12 +92,13 @@ def _load(name: str, data: Any, where: str) -> DatasetConfig:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ConfigError(f"{where}: a dataset's name is letters, digits, _ and - (it becomes a folder)")
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{where}: value {data!r}: must be keys and values, such as {{source: {{kind: folder, path: images}}}}")
+        raise ConfigError(f"{where}: value {data!r}: must be keys and values, such as {{source: {{kind: ..., path: ...}}}}")
     source = data.get("source")
     if name in DATASETS and source is None:
         data = {**data, "source": default(name).source.model_dump()}
     elif not isinstance(source, Mapping):
-        raise ConfigError(f"{where}: source: {'is missing' if source is None else f'value {source!r}'}: write {{kind: ..., path: ...}}")
+        wrong = "is missing" if source is None else f"value {source!r}"
+        raise ConfigError(f"{where}: source: {wrong}: write {{kind: ..., path: ...}}")
     elif source.get("kind") not in KINDS:
         raise ConfigError(f"{where}: source.kind: value {source.get('kind')!r}{nearest(source.get('kind'), KINDS)}")
     config = parse(DatasetConfig, data, where)
@@ -104,13 +106,13 @@ def _load(name: str, data: Any, where: str) -> DatasetConfig:
     if name not in DATASETS:
         if kind in ("download", "digits"):
             raise ConfigError(
-                f"{where}: source.kind: value {kind!r}: {name!r} is not a registered dataset{nearest(name, DATASETS)}; others need kind "
-                "parquet, folder or idx"
+                f"{where}: source.kind: value {kind!r}: {name!r} is not a registered dataset{nearest(name, DATASETS)}; others "
+                "need kind parquet, folder or idx"
             )
         return config
     given = [key for key in ("mean", "std", "flip") if getattr(config, key) is not None]
     if given:
-        raise ConfigError(f"{where}: {given[0]}: is fixed for a registered dataset; leave it out, or give the dataset another name")
+        raise ConfigError(f"{where}: {given[0]}: is fixed for a registered dataset; leave it out, or use another name")
     if (kind == "digits" and name != "digits") or (kind == "download" and not DATASETS[name].downloads):
         raise ConfigError(f"{where}: source.kind: value {kind!r}: is not for {name}; allowed: {', '.join(_kinds(name))}")
     return config

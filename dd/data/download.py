@@ -80,8 +80,8 @@ def _fetch(name: str, item: Download, path: Path) -> Path:
         reasons = [f"\n  {reason}" for reason in reasons]
     raise DataError(
         f"dataset {name}: {item.file} cannot be downloaded: {''.join(reasons)}\n"
-        f"Run again later (what has arrived is kept), put the file ({item.checksum}) at {path} yourself, or give {name} another source "
-        "in config.yaml (docs/add-a-dataset.md)"
+        f"Run again later (what has arrived is kept), put the file ({item.checksum}) at {path} yourself, or give {name} another "
+        "source in config.yaml (docs/add-a-dataset.md)"
     )
 
 
@@ -139,8 +139,8 @@ def _receive(response: requests.Response, part: Path, have: int, total: int | No
 def _cause(error: Exception) -> str:
     """Return the innermost reason, without the layers of wrapping that libraries put around it."""
     text = str(error)
-    inner = re.search(r"(Failed to resolve '[^']*'|\[Errno -?\d+\] [^')]*|timed out|[Ii]ncompleteRead\([^)]*\)|certificate verify failed)", text)
-    return inner[1] if inner else text or type(error).__name__
+    inner = re.search(r"Failed to resolve '[^']*'|\[Errno -?\d+\] [^')]*|timed out|IncompleteRead\([^)]*\)|certificate verify failed", text)
+    return inner[0] if inner else text or type(error).__name__
 
 
 def _say(text: str) -> None:

@@ -32,11 +32,11 @@ class Normalisation:
 class ZCA:
     r"""Whitening: :math:`x' = (x - \mu) U (s + \epsilon)^{-1/2} U^T`, with :math:`\Sigma = U s U^T` of the train images.
 
-    epsilon is added to the eigenvalues (0.1 in MTT, TESLA and ELF). Images are in [0, 1] and not normalised otherwise; test images
-    are whitened with the transform of the train images.
+    epsilon is added to the eigenvalues (0.1 in MTT, TESLA and ELF). Images are in [0, 1] and not normalised otherwise; test
+    images are whitened with the transform of the train images.
 
-    Differs from the paper: the codes take the SVD of a float32 covariance, this an eigendecomposition in float64, which is the same
-    transform, closer to exact. FRePo's whitening is another one.
+    Differs from the paper: the codes take the SVD of a float32 covariance, this an eigendecomposition in float64, which is the
+    same transform, closer to exact. FRePo's whitening is another one.
     """
 
     def __init__(self, mean: Tensor, transform: Tensor, inverse: Tensor) -> None:
@@ -44,7 +44,7 @@ class ZCA:
 
     @classmethod
     def fit(cls, images: Tensor, eps: float = 0.1) -> ZCA:
-        """Fit on train images, (n, c, h, w) in [0, 1], n > 1; the covariance is divided by n - 1. The matrices get their type."""
+        """Fit on train images, (n, c, h, w) float in [0, 1], n > 1; the covariance is divided by n - 1."""
         flat = images.flatten(1)
         mean = flat.mean(0, dtype=torch.float64)
         covariance = torch.zeros(flat.shape[1], flat.shape[1], dtype=torch.float64, device=flat.device)
@@ -53,7 +53,8 @@ class ZCA:
             covariance += centred.T @ centred
         values, vectors = torch.linalg.eigh(covariance / (len(flat) - 1))
         values = values.clamp_min(0) + eps
-        return cls(*(m.to(images.dtype) for m in (mean, (vectors * values.rsqrt()) @ vectors.T, (vectors * values.sqrt()) @ vectors.T)))
+        matrices = (mean, (vectors * values.rsqrt()) @ vectors.T, (vectors * values.sqrt()) @ vectors.T)
+        return cls(*(matrix.to(images.dtype) for matrix in matrices))
 
     def apply(self, x: Tensor) -> Tensor:
         """Return whitened images of the same shape."""

@@ -26,17 +26,21 @@ Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 def prepare(name: str, config: DatasetConfig, raw_dir: Path, out_dir: Path) -> dict[str, Any]:
     """Write {train,holdout,test}.safetensors and, last, manifest.json; return the manifest.
 
-    train and test hold `images` (n, c, h, w) uint8 and `labels` (n,) int64, sorted by (label, sha256 of the pixels). holdout holds
-    `indices`, the positions in train of a stratified tenth: train itself stays whole, because the papers train on all of it.
+    train and test hold `images` (n, c, h, w) uint8 and `labels` (n,) int64, sorted by (label, sha256 of the pixels). holdout
+    holds `indices`, the positions in train of a stratified tenth: train itself stays whole, because the papers train on all of it.
 
     Args:
+        name: a registered dataset, or any other name.
+        config: where its images are.
         raw_dir: where `download` put the official files; not used by the other kinds of source.
+        out_dir: the folder to write to.
 
     Raises:
         ConfigError: a path that does not exist. DataError: damaged or inconsistent images, or not those that are pinned.
     """
     known = DATASETS.get(name)
-    where = f"dataset {name} ({getattr(config.source, 'path', None) or (raw_dir if config.source.kind == 'download' else 'scikit-learn')})"
+    origin = {"download": raw_dir, "digits": "scikit-learn"}.get(config.source.kind) or getattr(config.source, "path", "")
+    where = f"dataset {name} ({origin})"
     train, test = _read(name, config, raw_dir, known)
     classes = _classes(where, known, train, test)
     parts: Parts = {}
@@ -46,7 +50,7 @@ def prepare(name: str, config: DatasetConfig, raw_dir: Path, out_dir: Path) -> d
     fingerprint = _fingerprint(parts, classes)
     for pinned, by in ((config.fingerprint, "config.yaml"), (known.fingerprint if known else None, "dd/data/registry.py")):
         if pinned and pinned != fingerprint:
-            raise DataError(f"{where}: these are not the images that {by} pins: their fingerprint is {fingerprint}, pinned is {pinned}")
+            raise DataError(f"{where}: not the images that {by} pins: their fingerprint is {fingerprint}, pinned is {pinned}")
     if known:
         _check_counts(where, known, parts)
     counts = {split: np.bincount(labels, minlength=len(classes)).tolist() for split, (_, labels) in parts.items()}
@@ -97,7 +101,9 @@ def _classes(where: str, known: DatasetSpec | None, train: RawSplit, test: RawSp
             raise DataError(f"{where}: {split}: {len(data.images)} images, but {len(data.labels)} labels")
         if not len(data.labels):
             raise DataError(f"{where}: {split}: has no images")
-        _check_range(f"{where}: {split}", data.labels, len(names) if names else len(known.classes) if known else len(train.labels))
+        # Without names, every class has an image at least: a wild label cannot ask for a billion classes.
+        most = names or (known.classes if known else train.labels)
+        _check_range(f"{where}: {split}", data.labels, len(most))
     if not known:
         return names or [str(c) for c in range(int(train.labels.max()) + 1)]
     if names and names != list(known.classes) and sorted(names) == sorted(known.classes):
@@ -117,7 +123,8 @@ def _check_range(where: str, labels: NDArray[np.int64], classes: int) -> None:
 def _check(where: str, data: RawSplit, train: RawSplit, classes: list[str], known: DatasetSpec | None) -> None:
     _check_range(where, data.labels, len(classes))
     shape = data.images.shape[1:]
-    for other, owner in ((train.images.shape[1:], "those of train"), ((known.channels, *known.size) if known else shape, "the registered ones")):
+    registered = (known.channels, *known.size) if known else shape
+    for other, owner in ((train.images.shape[1:], "those of train"), (registered, "the registered ones")):
         if shape != tuple(other):
             raise DataError(f"{where}: images have (channels, height, width) = {shape}, {owner} have {tuple(other)}")
     empty = sorted(set(range(len(classes))) - set(np.unique(data.labels).tolist()))
@@ -130,7 +137,7 @@ def _check_counts(where: str, known: DatasetSpec, parts: Parts) -> None:
         there = len(parts[split][1])
         if there != expected:
             raise DataError(
-                f"{where}: {split} has {there} images, {known.name} has {expected}; for a part of it, use a name of its own in config.yaml"
+                f"{where}: {split} has {there} images, {known.name} has {expected}; a part of it needs a name of its own in config.yaml"
             )
 
 
@@ -149,10 +156,11 @@ def _lineages(where: str, known: DatasetSpec | None, config: DatasetConfig, imag
     if known and known.lineages:
         return {lineage: {"mean": list(mean), "std": list(std)} for lineage, (mean, std) in known.lineages.items()}
     computed = _statistics(images)
-    given = {key: computed[key] if value is None else list(value) for key, value in (("mean", config.mean), ("std", config.std))}
+    given = {"mean": list(config.mean or computed["mean"]), "std": list(config.std or computed["std"])}
+    channels = images.shape[1]
     for key, values in given.items():
-        if len(values) != images.shape[1]:
-            raise DataError(f"{where}: {key}: value {values} has {len(values)} numbers, the images have {images.shape[1]} channels")
+        if len(values) != channels:
+            raise DataError(f"{where}: {key}: value {values} has {len(values)} numbers, the images have {channels} channels")
     return {"dc": given, "idc": given}
 
 
@@ -161,7 +169,8 @@ def _statistics(images: NDArray[np.uint8]) -> dict[str, list[float]]:
     values = np.arange(256, dtype=np.int64)
     mean, std = [], []
     for c in range(images.shape[1]):
-        counts = sum((np.bincount(part.ravel(), minlength=256) for part in np.array_split(images[:, c], len(images) // 1000 + 1)), values * 0)
+        parts = np.array_split(images[:, c], len(images) // 1000 + 1)  # bincount makes int64 of what it is given
+        counts = np.sum([np.bincount(part.ravel(), minlength=256) for part in parts], axis=0)
         n, total, square = int(counts.sum()), int((counts * values).sum()), int((counts * values**2).sum())
         mean.append(round(total / n / 255, 6))
         std.append(max(round((square * n - total * total) ** 0.5 / n / 255, 6), 1e-3))

@@ -63,8 +63,8 @@ def _stack(named: Iterable[tuple[str, bytes]]) -> NDArray[np.uint8]:
         first = first or name
         if images and image.shape != images[0].shape:
             raise DataError(
-                f"{name}: image of {_size(image)}, but {first} has {_size(images[0])}; all images of a dataset must have one size and "
-                "number of channels: resize them first"
+                f"{name}: image of {_size(image)}, but {first} has {_size(images[0])}; all images of a dataset must have one size "
+                "and number of channels: resize them first"
             )
         images.append(image)
     return np.stack(images).transpose(0, 3, 1, 2)
@@ -78,7 +78,8 @@ def _size(image: NDArray[np.uint8]) -> str:
 def parquet(folder: Path) -> tuple[RawSplit, RawSplit]:
     """Read {split}.parquet or {split}-*.parquet in the Hugging Face layout.
 
-    Images: column `img` or `image`, a struct with `bytes` (PNG, WebP, JPEG ...) or the bytes. Labels: `label`, else `fine_label`.
+    Images: column `img` or `image`, a struct with `bytes` (PNG, WebP, JPEG ...) or the bytes. Labels: `label`, else
+    `fine_label`.
 
     Raises:
         DataError: missing or damaged files, no image or no label column, images of several sizes.
@@ -99,7 +100,7 @@ def _shards(folder: Path, split: str) -> list[Path]:
         raise DataError(f"{folder}: {', '.join(file.name for file in files)} are not the shards of one {split} split")
     for total, there in numbers.items():
         if missing := sorted(set(range(total)) - there):
-            raise DataError(f"{folder}: {split}-{missing[0]:05d}-of-{total:05d}.parquet is missing: the names say that there are {total}")
+            raise DataError(f"{folder}: {split}-{missing[0]:05d}-of-{total:05d}.parquet is missing: the others say there are {total}")
     return files
 
 
@@ -156,6 +157,7 @@ def folder(root: Path, known: Sequence[str] = ()) -> tuple[RawSplit, RawSplit]:
     Labels follow the sorted names of the folders of train; names that are all numbers are sorted as numbers.
 
     Args:
+        root: the folder that holds train and test.
         known: the classes of a registered dataset. Its labels follow these, and its folders must be called so, or 0, 1, 2 ...
 
     Raises:
@@ -167,7 +169,8 @@ def folder(root: Path, known: Sequence[str] = ()) -> tuple[RawSplit, RawSplit]:
         classes = list(known)
     elif known and classes != [str(c) for c in range(len(known))]:
         strange = next((name for name in classes if name not in known), None)
-        what = f"folder {strange!r} is no class{nearest(strange, known)}" if strange else f"no folder {min(set(known) - set(classes))!r}"
+        missing = f"no folder {min(set(known) - set(classes))!r}"
+        what = f"folder {strange!r} is no class{nearest(strange, known)}" if strange else missing
         raise DataError(f"{root / 'train'}: {what}; folders named 0 to {len(known) - 1} are allowed too")
     if differ := sorted(set(classes) ^ set(_class_folders(root / "test"))):
         raise DataError(f"{root}: {differ[0]!r} is a class in only one of train and test; both must have the same folders")
@@ -184,11 +187,15 @@ def _class_folders(base: Path) -> list[str]:
     return found
 
 
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
 def _folder_split(base: Path, classes: list[str]) -> RawSplit:
     files: list[Path] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
-        mine = sorted(path for path in (base / name).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+        mine = sorted(filter(_is_image, (base / name).iterdir()))
         if not mine:
             raise DataError(f"{base / name}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         files += mine

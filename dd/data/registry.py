@@ -48,82 +48,149 @@ def _both(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Stats]:
 
 
 def _mnist(mirrors: tuple[str, ...], sums: tuple[str, str, str, str]) -> tuple[Download, ...]:
-    files = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+    files = [f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     return tuple(Download(f, tuple(f"{mirror}{f}" for mirror in mirrors), f"md5:{s}") for f, s in zip(files, sums, strict=True))
 
 
-# The usual std of CIFAR-10 is the mean of per-image stds, not the std of the pixels (0.247, 0.243, 0.262); kept, since the papers use it.
+# The usual std of CIFAR-10 is the mean of per-image stds, not the std of the pixels (0.247, 0.243, 0.262); the papers use it.
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 _CIFAR100 = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
 _DIGITS = tuple(str(digit) for digit in range(10))
 
 _CIFAR100_CLASSES = (
-    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle caterpillar "
-    "cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster "
-    "house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree "
-    "orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose "
-    "sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television "
-    "tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
+    "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish "
+    "forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle "
+    "mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine "
+    "possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar "
+    "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale "
+    "willow_tree wolf woman worm "
 )
 
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
         DatasetSpec(
-            "digits", _DIGITS, 1, (16, 16), 1437, 360, 139, flip=False, layout="digits",
+            "digits",
+            _DIGITS,
+            1,
+            (16, 16),
+            1437,
+            360,
+            139,
+            flip=False,
+            layout="digits",
             fingerprint="882d5dd7be6bdee57bec4867c0dcea1a92495d0d26e511a8b339c7f3649154e4",
-        ),  # fmt: skip
+        ),
         DatasetSpec(
-            "mnist", _DIGITS, 1, (28, 28), 60_000, 10_000, 5421, flip=False, lineages=_both((0.1307,), (0.3081,)),
+            "mnist",
+            _DIGITS,
+            1,
+            (28, 28),
+            60_000,
+            10_000,
+            5421,
+            flip=False,
+            lineages=_both((0.1307,), (0.3081,)),
             downloads=_mnist(
                 ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
-                ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
-                 "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
+                (
+                    "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                    "d53e105ee54ea40749a09fcbcd1e9432",
+                    "9fb629c4189551a2d022fa330f9573f3",
+                    "ec29112dd5afa0611ce80d1b7f02629c",
+                ),
             ),
-        ),  # fmt: skip
+        ),
         DatasetSpec(
             "fashion_mnist",
             ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-            1, (28, 28), 60_000, 10_000, 6000, lineages=_both((0.2861,), (0.3530,)),
+            1,
+            (28, 28),
+            60_000,
+            10_000,
+            6000,
+            lineages=_both((0.2861,), (0.3530,)),
             fingerprint="621ea0574d22e29c96580cd6788b7bbe28663f775a03577c40caf7de3e53b69d",
             downloads=_mnist(
-                ("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
-                 "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"),
-                ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
-                 "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310"),
+                (
+                    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+                    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+                    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                ),
+                (
+                    "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                    "25c81989df183df01b3e8a0aad5dffbe",
+                    "bef4ecab320f06d8554ea6380940ec79",
+                    "bb300cfdad3c16e7a12a480ee83cd310",
+                ),
             ),
-        ),  # fmt: skip
+        ),
         DatasetSpec(
-            "svhn", _DIGITS, 3, (32, 32), 73_257, 26_032, 4659, flip=False, layout="svhn",
+            "svhn",
+            _DIGITS,
+            3,
+            (32, 32),
+            73_257,
+            26_032,
+            4659,
+            flip=False,
+            layout="svhn",
             lineages=_both((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
             downloads=(
-                Download("train_32x32.mat", ("http://ufldl.stanford.edu/housenumbers/train_32x32.mat",), "md5:e26dedcc434d2e4c54c9b2d4a06d8373"),
-                Download("test_32x32.mat", ("http://ufldl.stanford.edu/housenumbers/test_32x32.mat",), "md5:eb5a983be6a315427106f1b164d9cef3"),
+                Download(
+                    "train_32x32.mat",
+                    ("http://ufldl.stanford.edu/housenumbers/train_32x32.mat",),
+                    "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
+                ),
+                Download(
+                    "test_32x32.mat",
+                    ("http://ufldl.stanford.edu/housenumbers/test_32x32.mat",),
+                    "md5:eb5a983be6a315427106f1b164d9cef3",
+                ),
             ),
-        ),  # fmt: skip
+        ),
         DatasetSpec(
-            "cifar10", ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-            3, (32, 32), 50_000, 10_000, 5000, lineages=_both(*_CIFAR10), layout="cifar",
+            "cifar10",
+            ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+            3,
+            (32, 32),
+            50_000,
+            10_000,
+            5000,
+            lineages=_both(*_CIFAR10),
+            layout="cifar",
             fingerprint="4ef0866a4fc9ffa804e5e0e675c30eb8eb788931875bb3065f7bc96811c94401",
             downloads=(
                 Download(
                     "cifar-10-binary.tar.gz",
-                    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-                     "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/cifar-10-binary.tar.gz"),
+                    (
+                        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                        "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/cifar-10-binary.tar.gz",
+                    ),
                     "md5:c32a1d4ab5d03f1284b67883e8d87530",
                 ),
             ),
-        ),  # fmt: skip
+        ),
         DatasetSpec(
-            "cifar100", tuple(_CIFAR100_CLASSES.split()), 3, (32, 32), 50_000, 10_000, 500, layout="cifar",
+            "cifar100",
+            tuple(_CIFAR100_CLASSES.split()),
+            3,
+            (32, 32),
+            50_000,
+            10_000,
+            500,
+            layout="cifar",
             # IDC's lineage (IDC, DSDM, M3D) uses CIFAR-10's statistics for CIFAR-100 as well.
             lineages={"dc": _CIFAR100, "idc": _CIFAR10},
             downloads=(
-                Download("cifar-100-binary.tar.gz", ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
-                         "md5:03b5dce01913d631647c71ecec9e9cb8"),
+                Download(
+                    "cifar-100-binary.tar.gz",
+                    ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
+                    "md5:03b5dce01913d631647c71ecec9e9cb8",
+                ),
             ),
-        ),  # fmt: skip
+        ),
     )
 }
 

@@ -60,7 +60,7 @@ def check_identity(path: Path, id_: str) -> None:
     file = (path.parent.parent if path.parent.name == "steps" else path.parent) / "config.json"
     found = digest(read_json(file))
     if found != id_:
-        raise ArtifactError(f"{file}: hashes to {found}, but its results are asked for as {id_}: it was changed; delete the folder and run again")
+        raise ArtifactError(f"{file}: hashes to {found}, its results are asked for as {id_}: it was changed; delete its folder")
 
 
 def write_scores(path: Path, config: dict[str, Any], scores: list[Score]) -> None:

@@ -23,7 +23,15 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def evaluate(
-    distilled: DistilledSet, network: str, name: str, protocol: Protocol, dataset: Path, set_: int, nets: Iterable[int], *, device: str = "cpu"
+    distilled: DistilledSet,
+    network: str,
+    name: str,
+    protocol: Protocol,
+    dataset: Path,
+    set_: int,
+    nets: Iterable[int],
+    *,
+    device: str = "cpu",
 ) -> list[Score]:
     """Return the score of one freshly initialised network for every number in `nets`.
 
@@ -59,7 +67,7 @@ def evaluate(
             scores.append(
                 Score(network, name, set_, number, last, max(value for value, _ in readings), per_class,
                       "diverged" if fitted.diverged else "ok",
-                      dict(fitted.diverged or {"train_loss": round(fitted.loss, 6) if math.isfinite(fitted.loss) else None}))
+                      dict(fitted.diverged or {"train_loss": round(fitted.loss, 6)}))
             )  # fmt: skip
             progress.update(done)
     return scores

@@ -54,13 +54,14 @@ class Sizes:
     def __init__(self, name: str) -> None:
         if name in DATASETS:
             spec = DATASETS[name]
-            self.channels, self.size, self.classes, self.train, self.test = (
-                spec.channels, tuple(spec.size), len(spec.classes), spec.train, spec.test)  # fmt: skip
+            self.channels, self.size, self.classes = spec.channels, tuple(spec.size), len(spec.classes)
+            self.train, self.test = spec.train, spec.test
             return
         path = Path("data/prepared") / name / "manifest.json"
         from dd.data.load import manifest
 
-        facts = manifest(path.parent) if path.exists() else {"channels": 3, "size": [32, 32], "classes": [""] * 10, "counts": {}}
+        guess: dict[str, Any] = {"channels": 3, "size": [32, 32], "classes": [""] * 10, "counts": {}}
+        facts = manifest(path.parent) if path.exists() else guess
         self.channels, self.size, self.classes = facts["channels"], tuple(facts["size"]), len(facts["classes"])
         counts = facts["counts"]
         self.train, self.test = sum(counts.get("train", [50_000])), sum(counts.get("test", [10_000]))
@@ -89,7 +90,7 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         method, ipc = job.config["method"], job.config["ipc"]
         recipe = recipes.load(method)
         config = parse(recipe.Config, job.config["recipe"], method)
-        passes = getattr(recipe, "work", lambda config, classes, train, ipc: {})(config, sizes.classes, sizes.train, ipc)
+        passes: dict[str, float] = getattr(recipe, "work", lambda config, classes, train, ipc: {})(config, sizes.classes, sizes.train, ipc)
         work = sum(images * flops(network, *sizes.shape())[0] for network, images in passes.items())
         return STARTUP + work / per_second + job.facts["iterations"] * STEP, sizes.classes * ipc * pixels * 4.0
     if job.stage == "evaluate":
@@ -127,7 +128,8 @@ def table(plan: Plan, papers: Iterable[str], per_second: float | None, *, every:
     body = [f"{stage:10} {new:6.0f} {cached:7.0f} {_time(s):>10} {_size(b):>9}" for stage, (new, cached, s, b) in rows.items()]
     sums = [sum(row[i] for row in rows.values()) for i in range(4)]
     end = f"{'all':10} {sums[0]:6.0f} {sums[1]:7.0f} {_time(sums[2]):>10} {_size(sums[3]):>9}"
-    note = f"{len(jobs)} jobs at scale {plan.scale.scale}; time: one worker at {speed / 1e9:.3g} GFLOP/s" + (" (measured here)" if measured else "")
+    source = " (measured here)" if measured else ""
+    note = f"{len(jobs)} jobs at scale {plan.scale.scale}; time: one worker at {speed / 1e9:.3g} GFLOP/s{source}"
     return "\n".join([*(lines if every else []), head, *body, end, note])
 
 

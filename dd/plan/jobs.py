@@ -283,7 +283,8 @@ class Plan:
                 look["fields"] = {label: self._setting(value, cells[0]) for label, value in artifact.fields.items()}
             if artifact.kind == "cost":
                 look["runs"] = self._runs(name)
-            artifacts.append({"name": key, **look, "chosen": {**paper.chosen, **artifact.chosen}, "cells": [_cell_json(c, paper) for c in cells]})
+            chosen = {**paper.chosen, **artifact.chosen}
+            artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(cell, paper) for cell in cells]})
         return {
             "paper": name, "title": paper.title, "scale": self.scale.scale, "spread": paper.spread, "artifacts": artifacts,
             "reported": str(self.folder / "reported" / f"{name}.csv"),

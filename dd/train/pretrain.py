@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,15 @@ def pretrain(
             finished.append(hidden)
             if _epoch_of(hidden, config, seed) != epoch:
                 start = previous[number] if previous else None
-                _train(config, facts, pool, epoch, seed, hidden, start, previous_epoch, device, stop,
-                       lambda done, number=number: progress.update(number * (epoch - previous_epoch) + done - previous_epoch))  # fmt: skip
+                before = number * (epoch - previous_epoch) - previous_epoch
+                told = partial(_tell, progress, before)
+                _train(config, facts, pool, epoch, seed, hidden, start, previous_epoch, device, stop, told)
     for hidden, out in zip(finished, outs, strict=True):
         hidden.replace(out)
+
+
+def _tell(progress: Progress, before: int, done: int) -> None:
+    progress.update(before + done)
 
 
 def _train(

@@ -137,7 +137,9 @@ def _momentum(parameters: dict[str, nn.Parameter], optimizer: torch.optim.SGD) -
     return {name: buffer.detach().clone() for name, buffer in buffers.items() if buffer is not None}
 
 
-def accuracy(net: nn.Module, fetch: Callable[[Tensor], tuple[Tensor, Tensor]], n: int, classes: int, batch: int = 500) -> tuple[float, list[float]]:
+def accuracy(
+    net: nn.Module, fetch: Callable[[Tensor], tuple[Tensor, Tensor]], n: int, classes: int, batch: int = 500
+) -> tuple[float, list[float]]:
     """Return (accuracy, accuracy of each class) in [0, 1] over positions 0..n-1, in eval mode; a class without images has 0."""
     training = net.training
     net.eval()

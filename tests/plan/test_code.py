@@ -27,7 +27,8 @@ def identity(*modules):
 def test_comments_docstrings_and_layout_do_not_count(copy):
     before = identity("dd.distill", "dd.recipes.dm")
     path = copy / "recipes/dm.py"
-    path.write_text(path.read_text().replace('"""Return the pre-trained extractors."""', '"""Other\n\n    words."""  # and a comment') + "\n\n# end\n")
+    text = path.read_text().replace('"""Return the pre-trained extractors."""', '"""Other\n\n    words."""  # and a comment')
+    path.write_text(text + "\n\n# end\n")
     assert identity("dd.distill", "dd.recipes.dm") == before
 
 

@@ -17,7 +17,7 @@ def test_every_artifact_is_drawn_and_marked(demo):
         for suffix in DRAWN:
             assert (folder / f"{name}.{suffix}").stat().st_size > 0
     assert "digits" in (folder / "fig3.md").read_text()
-    header, *rows = (folder / "fig3.csv").read_text().splitlines()
+    _, *rows = (folder / "fig3.csv").read_text().splitlines()
     assert len(rows) == 8
     assert all("dataset digits" in row for row in rows)
 
