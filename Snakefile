@@ -4,7 +4,6 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from dd.config import canonical
 from dd.config import parse as read_config  # `parse` is a name of Snakemake's own
 from dd.errors import DDError
 from dd.plan import Plan
@@ -26,7 +25,7 @@ rule all:
     input:
         [f"results/papers/{SETTINGS.scale}/{paper}/claims.json" for paper in SETTINGS.papers],
     output: "results/report.html", "results/index.csv",
-    params: settings=canonical(SETTINGS.model_dump(mode="json")), code=PLAN.code(["dd.figures.report", "dd.plan.summary"]),
+    params: settings=PLAN.drawing_settings(SETTINGS.papers), code=PLAN.code(["dd.figures.report", "dd.plan.summary"]),
     log: "logs/report.log",
     shell: "python -m dd report --config - --out {output[0]} <<< {params.settings:q} 2> >(tee {log} >&2)"
 

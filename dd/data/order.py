@@ -26,6 +26,6 @@ def held_out(images: NDArray[np.uint8], labels: NDArray[np.int64], share: float 
     keys = pixel_keys(images, b"holdout")
     chosen: list[int] = []
     for c in np.unique(labels):
-        members = np.flatnonzero(labels == c)
-        chosen += sorted(members, key=lambda i: keys[i])[: max(1, round(share * len(members)))]
+        members: list[int] = np.flatnonzero(labels == c).tolist()
+        chosen += sorted(members, key=keys.__getitem__)[: max(1, round(share * len(members)))]
     return np.sort(np.asarray(chosen, dtype=np.int64))

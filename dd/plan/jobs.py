@@ -376,6 +376,10 @@ class Plan:
         """Return the job that draws each paper."""
         return {job.facts["paper"]: job for job in self.stage("artifact")}
 
+    def drawing_settings(self, papers: Iterable[str]) -> str:
+        """Return the settings that drawing these papers depends on, as JSON: where jobs run changes no picture."""
+        return canonical({**self.settings.model_dump(mode="json", exclude={"device"}), "papers": list(papers)})
+
     def code(self, modules: Iterable[str]) -> str:
         """Return the identity of the code of these modules."""
         return code_id(modules)

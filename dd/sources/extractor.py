@@ -72,10 +72,9 @@ def _random(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:
 
     size = tuple(inputs.manifest["size"])
     classes = len(inputs.manifest["classes"])
-    net = networks.build(
-        extractor.network, inputs.manifest["channels"], size, classes, inputs.seed, "extractor", extractor.network, number
-    )
-    return net.to(inputs.device)
+    # A fixed one is epoch 0 of the very network that pre-training would go on with: its curve over epochs is of one network.
+    names = ("pretrain", extractor.network) if extractor.mode == "fixed" else ("extractor", extractor.network, number)
+    return networks.build(extractor.network, inputs.manifest["channels"], size, classes, inputs.seed, *names).to(inputs.device)
 
 
 def _trained(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:

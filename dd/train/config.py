@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from dd.augment.strategies import check
 from dd.config import Frozen
 from dd.config.stages import Dataset
+from dd.errors import ConfigError
 
 
 class Training(Frozen):
@@ -29,7 +31,24 @@ class Training(Frozen):
     strategy: str | None = None
     cutmix: float = Field(default=0.0, ge=0, le=1)
     schedule: Literal["constant", "halfway_reset", "multistep"] = "constant"
-    epochs: int = Field(default=0, ge=0)
+    epochs: int = Field(default=0, ge=0, validate_default=True)
+
+    @field_validator("strategy")
+    @classmethod
+    def _has_known_ops(cls, value: str | None, info: ValidationInfo) -> str | None:
+        try:
+            if value is not None:
+                check(info.data.get("augment", "none"), value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None  # pydantic gathers these and adds the key
+        return value
+
+    @field_validator("epochs")
+    @classmethod
+    def _is_a_length(cls, value: int, info: ValidationInfo) -> int:
+        if value == 0 and info.data.get("schedule", "constant") != "constant":
+            raise ValueError(f"the schedule {info.data['schedule']!r} needs its length in epochs; allowed: 1 and more")
+        return value
 
 
 class PretrainConfig(Frozen):

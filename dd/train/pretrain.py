@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,16 @@ import torch
 from torch import nn
 
 from dd import networks
-from dd.artifacts import load_tensors, read_meta, save_tensors
+from dd.artifacts import load_tensors, save_tensors
 from dd.config import hashed
 from dd.data.load import load, manifest
 from dd.data.pool import RealPool
-from dd.errors import ArtifactError
+from dd.errors import ArtifactError, ConfigError
 from dd.progress import Progress
 from dd.train.config import PretrainConfig
-from dd.train.supervised import fit
+from dd.train.supervised import Fitted, fit
+
+SAVE_EVERY = 60.0  # seconds between checkpoints of a running training
 
 
 class Stopped(Exception):
@@ -36,99 +40,135 @@ def pretrain(
     *,
     device: str = "cpu",
     stop: Callable[[], bool] = lambda: False,
+    save_every: float = SAVE_EVERY,
 ) -> None:
     """Train one network a seed from `previous_epoch` to `epoch`, and write one file each.
 
     A file holds `model.*` (weights and buffers) and `optimizer.*` (momentum); its metadata say what it is. Seed s is the same
-    network whatever the block that it is made in. An interrupted job keeps the networks that it finished, and the last finished
-    epoch of the one it was at, in an undeclared `.resume` folder.
+    network whatever the block that it is made in. An interrupted job keeps the networks that it finished, and the last saved
+    epoch of the one it was at, in an undeclared `.resume` folder; files that are there already and are what this job makes are
+    kept. A training that diverges is no error: its file says so (`diverged` in the metadata) and later milestones repeat it.
 
     Args:
         previous: files of the milestone before, one a seed; None starts from the seeded initialisation (epoch 0).
+        stop: asked after each epoch. save_every: seconds between saves inside a network's training.
 
     Raises:
-        Stopped: `stop` said so. ArtifactError: a file of `previous` is damaged, or is not of this configuration.
+        Stopped: `stop` said so.
+        ArtifactError: a file of `previous` is damaged, or is not of this configuration, dataset, seed or epoch; or the prepared
+            dataset is not the configuration's.
+        ConfigError: epochs that go backwards, or no files for a `previous_epoch` after 0.
     """
-    facts = manifest(dataset)
+    if previous_epoch > epoch or (previous_epoch > 0 and not previous):
+        files = "given" if previous else "missing"
+        raise ConfigError(f"pretrain: epoch: value {epoch}, continued from epoch {previous_epoch} with the previous files {files}")
+    facts = _facts(config, dataset)
     images, labels = load(dataset, "train")
     pool = RealPool(images, labels, len(facts["classes"]), **facts["lineages"]["dc"], device=device)
-    finished: list[Path] = []
-    with Progress(f"pretrain {config.network} to epoch {epoch}", len(seeds) * max(1, epoch - previous_epoch)) as progress:
-        for number, (seed, out) in enumerate(zip(seeds, outs, strict=True)):
-            hidden = out.parent / ".resume" / out.name
-            finished.append(hidden)
-            if _epoch_of(hidden, config, seed) != epoch:
-                start = previous[number] if previous else None
-                before = number * (epoch - previous_epoch) - previous_epoch
-                told = partial(_tell, progress, before)
-                _train(config, facts, pool, epoch, seed, hidden, start, previous_epoch, device, stop, told)
-    for hidden, out in zip(finished, outs, strict=True):
-        hidden.replace(out)
+    hidden = [out.parent / ".resume" / out.name for out in outs]
+    starts: Sequence[Path | None] = previous or [None] * len(seeds)
+    span = epoch - previous_epoch
+    with Progress(f"pretrain {config.network} to epoch {epoch}", len(seeds) * max(1, span)) as progress:
+        for number, (seed, out, start, kept) in enumerate(zip(seeds, outs, starts, hidden, strict=True)):
+            learner = Learner(config, facts, seed, device)
+            if learner.resume(out, epoch, epoch) or learner.resume(kept, epoch, epoch):
+                continue
+            if not learner.resume(kept, previous_epoch + 1, epoch) and start is not None:
+                learner.load(start, previous_epoch)
+            saved = time.monotonic()
+            while learner.epoch < epoch:
+                learner.advance(pool)
+                progress.update(number * span + learner.epoch - previous_epoch)
+                stopping = stop() and (learner.epoch < epoch or number + 1 < len(seeds))
+                if stopping or time.monotonic() - saved > save_every:
+                    learner.save(kept)
+                    saved = time.monotonic()
+                if stopping:
+                    raise Stopped(f"stopped after epoch {learner.epoch} of {epoch} of seed {seed}; start again to continue")
+            learner.save(kept)
+    for kept, out in zip(hidden, outs, strict=True):  # a block appears as a whole, but for a crash in these lines
+        if kept.exists():
+            kept.replace(out)
 
 
-def _tell(progress: Progress, before: int, done: int) -> None:
-    progress.update(before + done)
+def _facts(config: PretrainConfig, dataset: Path) -> dict[str, Any]:
+    facts = manifest(dataset)
+    wanted = {key: value for key, value in hashed(config.dataset).items() if value is not None}
+    for key, value in wanted.items():
+        if facts[key] != value:
+            raise ArtifactError(f"{Path(dataset) / 'manifest.json'}: {key}: is {facts[key]!r}, the configuration asks for {value!r}")
+    return facts
 
 
-def _train(
-    config: PretrainConfig, facts: dict[str, Any], pool: RealPool, epoch: int, seed: int, hidden: Path, start: Path | None,
-    start_epoch: int, device: str, stop: Callable[[], bool], told: Callable[[int], None],
-) -> None:  # fmt: skip
-    done = _epoch_of(hidden, config, seed)
-    if done is not None and start_epoch < done < epoch:
-        start, start_epoch = hidden, done
-    net = networks.build(
-        config.network, facts["channels"], tuple(facts["size"]), len(facts["classes"]), seed, "pretrain", config.network
-    )
-    momentum: dict[str, torch.Tensor] = {}
-    if start is not None:
-        tensors, meta = load_tensors(start)
-        _check(start, meta, config, seed, start_epoch)
-        _load(net, tensors, start)
+class Learner:
+    """One network on its way: weights, momentum, and how many epochs it has behind it."""
+
+    def __init__(self, config: PretrainConfig, facts: dict[str, Any], seed: int, device: str) -> None:
+        self.config, self.facts, self.seed, self.epoch = config, facts, seed, 0
+        self.shape = (int(facts["channels"]), int(facts["size"][0]), int(facts["size"][1]))
+        self.names = ("pretrain", config.network)
+        self.net = networks.build(config.network, self.shape[0], self.shape[1:], len(facts["classes"]), seed, *self.names).to(device)
+        self.fitted = Fitted()
+
+    def advance(self, pool: RealPool) -> None:
+        """Train for one epoch; a network that diverged stays as it is."""
+        if self.fitted.diverged is None:
+            self.fitted = fit(
+                self.net, lambda index: (pool.x(index), pool.y(index)), len(pool), self.config.training, seed=self.seed,
+                names=self.names, first_epoch=self.epoch, last_epoch=self.epoch + 1, shape=self.shape,
+                flip=bool(self.facts["flip"]), momentum=self.fitted.momentum,
+            )  # fmt: skip
+            if self.fitted.diverged is not None:
+                print(f"pretrain {self.config.network} seed {self.seed}: diverged: {self.fitted.diverged}", file=sys.stderr, flush=True)
+        self.epoch += 1
+
+    def identity(self) -> dict[str, Any]:
+        """Return the metadata that a file must have to be this network."""
+        return {"config": hashed(self.config), "seed": self.seed, "fingerprint": self.facts["fingerprint"]}
+
+    def save(self, path: Path) -> None:
+        """Write the network as it is."""
+        tensors = {f"model.{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"optimizer.{name}": value for name, value in self.fitted.momentum.items()}
+        number = lambda value: round(value, 6) if math.isfinite(value) else None  # noqa: E731 (NaN is not JSON)
+        meta = {
+            **self.identity(), "epoch": self.epoch, "channels": self.shape[0], "size": list(self.shape[1:]),
+            "classes": len(self.facts["classes"]), "train_loss": number(self.fitted.loss),
+            "train_accuracy": number(self.fitted.accuracy), "diverged": self.fitted.diverged,
+        }  # fmt: skip
+        save_tensors(path, tensors, meta)
+
+    def load(self, path: Path, epoch: int) -> None:
+        """Take over the network of `epoch` from a file.
+
+        Raises:
+            ArtifactError: missing, damaged, or of another configuration, dataset, seed or epoch.
+        """
+        tensors, meta = load_tensors(path)
+        for key, wanted in {**self.identity(), "epoch": epoch}.items():
+            if meta.get(key) != wanted:
+                raise ArtifactError(f"{path}: {key}: is {meta.get(key)!r}, this job continues {wanted!r}")
+        _load(self.net, tensors, path)
+        parameters = dict(self.net.named_parameters())
         momentum = {key.removeprefix("optimizer."): value for key, value in tensors.items() if key.startswith("optimizer.")}
-    net.to(device)
-    loss = accuracy = None
-    for e in range(start_epoch, epoch):  # an epoch at a time: each can be saved
-        fitted = fit(
-            net, lambda index: (pool.x(index), pool.y(index)), len(pool), config.training, seed=seed,
-            names=("pretrain", config.network), first_epoch=e, last_epoch=e + 1,
-            shape=(facts["channels"], *facts["size"]), flip=bool(facts["flip"]), momentum=momentum,
-        )  # fmt: skip
-        momentum, loss, accuracy = fitted.momentum, fitted.loss, fitted.accuracy
-        told(e + 1)
-        if stop() and e + 1 < epoch:
-            _save(hidden, config, facts, seed, e + 1, net, momentum, loss, accuracy)
-            raise Stopped(f"stopped after epoch {e + 1} of {epoch} of seed {seed}; start again to continue")
-    _save(hidden, config, facts, seed, epoch, net, momentum, loss, accuracy)
+        diverged = meta.get("diverged")
+        expected = set(parameters) if epoch and self.config.training.momentum and diverged is None else set()
+        if set(momentum) != expected or any(momentum[name].shape != parameters[name].shape for name in momentum):
+            raise ArtifactError(f"{path}: its momentum does not fit the parameters of {self.config.network}; delete it and run again")
+        text = lambda key: math.nan if meta.get(key) is None else float(meta[key])  # noqa: E731
+        self.fitted = Fitted(momentum, text("train_loss"), text("train_accuracy"), diverged)
+        self.epoch = epoch
 
-
-def _save(
-    path: Path, config: PretrainConfig, facts: dict[str, Any], seed: int, epoch: int, net: nn.Module,
-    momentum: dict[str, torch.Tensor], loss: float | None, accuracy: float | None,
-) -> None:  # fmt: skip
-    tensors = {f"model.{name}": value for name, value in net.state_dict().items()}
-    tensors |= {f"optimizer.{name}": value for name, value in momentum.items()}
-    text = lambda value: None if value is None else f"{value:.6g}"  # noqa: E731 (NaN is not JSON)
-    meta = {
-        "config": hashed(config), "seed": seed, "epoch": epoch, "fingerprint": facts["fingerprint"], "channels": facts["channels"],
-        "size": list(facts["size"]), "classes": len(facts["classes"]), "train_loss": text(loss), "train_accuracy": text(accuracy),
-    }  # fmt: skip
-    save_tensors(path, tensors, meta)
-
-
-def _epoch_of(path: Path, config: PretrainConfig, seed: int) -> int | None:
-    """Return the epoch of a hidden file of this very job, or None."""
-    try:
-        meta = read_meta(path)
-    except ArtifactError:
-        return None
-    return int(meta["epoch"]) if meta["config"] == hashed(config) and meta["seed"] == seed else None
-
-
-def _check(path: Path, meta: dict[str, Any], config: PretrainConfig, seed: int, epoch: int) -> None:
-    for key, wanted in (("config", hashed(config)), ("seed", seed), ("epoch", epoch)):
-        if meta.get(key) != wanted:
-            raise ArtifactError(f"{path}: {key}: is {meta.get(key)!r}, this job continues {wanted!r}")
+    def resume(self, path: Path, first: int, last: int) -> bool:
+        """Take over what an interrupted job left at `path`, if it is this network, sound, and of epoch `first` to `last`."""
+        try:
+            _, meta = load_tensors(path)
+            if not first <= meta.get("epoch", -1) <= last:
+                return False
+            self.load(path, meta["epoch"])
+        except ArtifactError:
+            return False  # made again
+        return True
 
 
 def _load(net: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -147,9 +187,9 @@ def load_network(path: Path, device: str = "cpu") -> nn.Module:
     """
     tensors, meta = load_tensors(path)
     try:
-        name, shape = meta["config"]["network"], (meta["channels"], tuple(meta["size"]), meta["classes"])
-    except KeyError as error:
-        raise ArtifactError(f"{path}: is not a pre-trained network (its metadata have no {error})") from None
-    net = networks.build(name, *shape)
+        name, shape, seed = meta["config"]["network"], (meta["channels"], tuple(meta["size"]), meta["classes"]), meta["seed"]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: is not a pre-trained network (its metadata lack {error})") from None
+    net = networks.build(name, *shape, seed, "load")  # with a seed, so that torch's global generator is left alone
     _load(net, tensors, path)
     return net.to(device)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from dd.augment import cutmix
 from dd.augment.policies import make
@@ -16,13 +17,16 @@ from dd.augment.strategies import default_strategy
 from dd.rng import stream
 from dd.train.config import Training
 
+Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 
 @dataclass
 class Fitted:
     """How a training ended.
 
-    momentum: the optimizer's buffers by parameter name, for the next stretch. loss: mean over the last epoch. accuracy: on the
-    (augmented) images of the last epoch, with hard labels only. diverged: None, or {epoch, loss, grad_norm} as text-safe numbers.
+    momentum: the optimizer's buffers by parameter name, for the next stretch. loss: mean over the images of the last epoch; its
+    accuracy: in [0, 1], on the images as they were augmented; a soft label counts as its most probable class, and one that CutMix
+    mixed as the class of what stayed. diverged: None, or {epoch, step, loss, grad_norm}, see `fit`.
     """
 
     momentum: dict[str, Tensor] = field(default_factory=dict)
@@ -46,17 +50,17 @@ def resets(training: Training, epoch: int) -> bool:
     return training.schedule == "halfway_reset" and epoch == training.epochs // 2 + 2
 
 
-def strategy_of(training: Training, flip: bool) -> str:
-    """Return the augmentation strategy: the configured one, or the default of the policy's lineage."""
+def strategy_of(training: Training, flip: bool, use: str) -> str:
+    """Return the augmentation strategy: the configured one, or the default of the policy's lineage for `use` (train or eval)."""
     if training.strategy is not None:
         return training.strategy
     lineage = "idc" if training.augment == "stack" else "dc"
-    return default_strategy(flip, lineage, "eval", cutmix=training.cutmix > 0 and lineage == "idc")
+    return default_strategy(flip, lineage, use, cutmix=training.cutmix > 0 and lineage == "idc")
 
 
 def fit(
     net: nn.Module,
-    fetch: Callable[[Tensor], tuple[Tensor, Tensor]],
+    fetch: Fetch,
     n: int,
     training: Training,
     *,
@@ -66,34 +70,40 @@ def fit(
     last_epoch: int,
     shape: tuple[int, int, int],
     flip: bool,
+    use: str = "train",
     momentum: dict[str, Tensor] | None = None,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Fitted:
-    """Train `net` in place over epochs first_epoch .. last_epoch - 1.
+    """Train `net` in place over epochs first_epoch .. last_epoch - 1 with the mean cross-entropy of a mini-batch.
 
     Args:
-        fetch: returns un-augmented, normalised (x, y) for positions below n; y are class ids (m,) or probabilities (m, k).
+        fetch: returns un-augmented, normalised (x, y) for positions below n > 0; y are class ids (m,) or probabilities (m, k).
         seed, names: every random number of epoch e is a function of (seed, *names, e), so that a training continued from a
             milestone equals an uninterrupted one bit for bit.
+        shape: (c, h, w) of an image. flip: whether a mirrored image keeps its class; with `use`, "train" (networks that a method
+            looks through) or "eval" (students), it picks the default strategy.
         momentum: buffers of the epoch before `first_epoch`. on_epoch: called with the number of epochs done, after each.
 
     Returns:
-        Buffers, loss and accuracy. A loss that is not finite ends the training at the end of its epoch with `diverged` set.
+        Buffers, loss and accuracy. Nothing is read back from the device but once an epoch: the epoch in which a loss, or after
+        which a weight, is not finite ends the training with `diverged` set: that epoch, the step (counted from epoch 0) and the
+        loss where it began, and the norm of the last gradient; numbers that are not finite as text ("nan", "inf").
     """
     net.train()
     parameters = dict(net.named_parameters())
     device = next(iter(parameters.values())).device
     optimizer = _sgd(parameters, training, momentum or {})
-    augment = make(training.augment, strategy_of(training, flip))
-    loss_sum, right, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    hard = True
+    augment = make(training.augment, strategy_of(training, flip, use))
+    sizes = torch.tensor([len(index) for index in torch.arange(n).split(training.batch)], device=device)
+    losses, right = torch.full((len(sizes),), math.nan, device=device), torch.tensor(math.nan)
     for epoch in range(first_epoch, last_epoch):
         if resets(training, epoch):
             optimizer = _sgd(parameters, training, {})
         for group in optimizer.param_groups:
             group["lr"] = rate(training, epoch)
         generator = stream(seed, *names, "epoch", epoch)
-        loss_sum, right, seen = torch.zeros_like(loss_sum), torch.zeros_like(right), 0
+        seen: list[Tensor] = []
+        right = torch.zeros((), dtype=torch.int64, device=device)
         for index in torch.randperm(n, generator=generator).split(training.batch):
             x, y = fetch(index.to(device))
             x = augment.apply(x, augment.draw(generator, len(index), shape, shared=False), torch.arange(len(index)))
@@ -107,15 +117,20 @@ def fit(
                 loss = F.cross_entropy(logits, y)
             loss.backward()
             optimizer.step()
-            loss_sum += loss.detach() * len(index)
-            hard = y.ndim == 1
-            right += (logits.detach().argmax(1) == (y if hard else y.argmax(1))).sum()
-            seen += len(index)
-        if not torch.isfinite(loss_sum):
-            norm = torch.stack([p.grad.norm() for p in parameters.values() if p.grad is not None]).norm()
-            return Fitted(diverged={"epoch": epoch, "loss": _safe(loss_sum / seen), "grad_norm": _safe(norm)})
+            seen.append(loss.detach())
+            right += (logits.detach().argmax(1) == (y if y.ndim == 1 else y.argmax(1))).sum()
+        losses = torch.stack(seen)
+        weights = get_total_norm([p.detach() for p in parameters.values()])
+        if not (losses.isfinite().all() & weights.isfinite()):
+            return Fitted(diverged=_where(epoch, losses, [p.grad for p in parameters.values() if p.grad is not None]))
         on_epoch(epoch + 1)
-    return Fitted(_momentum(parameters, optimizer), (loss_sum / max(seen, 1)).item(), (right / max(seen, 1)).item())
+    return Fitted(_momentum(parameters, optimizer), ((losses * sizes).sum() / n).item(), right.item() / n)
+
+
+def _where(epoch: int, losses: Tensor, gradients: list[Tensor]) -> dict[str, float | str]:
+    bad = (~losses.isfinite()).nonzero()
+    at = int(bad[0]) if len(bad) else len(losses) - 1  # none: it was the last update that broke the weights
+    return {"epoch": epoch, "step": epoch * len(losses) + at, "loss": _safe(losses[at]), "grad_norm": _safe(get_total_norm(gradients))}
 
 
 def _safe(value: Tensor) -> float | str:
@@ -137,19 +152,23 @@ def _momentum(parameters: dict[str, nn.Parameter], optimizer: torch.optim.SGD) -
     return {name: buffer.detach().clone() for name, buffer in buffers.items() if buffer is not None}
 
 
-def accuracy(
-    net: nn.Module, fetch: Callable[[Tensor], tuple[Tensor, Tensor]], n: int, classes: int, batch: int = 500
-) -> tuple[float, list[float]]:
-    """Return (accuracy, accuracy of each class) in [0, 1] over positions 0..n-1, in eval mode; a class without images has 0."""
+def accuracy(net: nn.Module, fetch: Fetch, n: int, classes: int, batch: int = 500) -> tuple[float, list[float]]:
+    """Return (accuracy, accuracy of each class) in [0, 1] over positions 0..n-1, in eval mode; a class without images has 0.
+
+    An image whose logits are not numbers counts as wrong: a network that diverged says nothing, rather than class 0.
+    """
     training = net.training
+    device = next(net.parameters()).device
     net.eval()
-    right, total = torch.zeros(classes), torch.zeros(classes)
+    hits, labels = [], []
     with torch.no_grad():
-        for index in torch.arange(n).split(batch):
+        for index in torch.arange(n, device=device).split(batch):
             x, y = fetch(index)
-            y = y.cpu()
-            hit = net(x).argmax(1).cpu() == y
-            right += torch.bincount(y, weights=hit.float(), minlength=classes)
-            total += torch.bincount(y, minlength=classes)
+            logits = net(x)
+            hits.append((logits.argmax(1) == y) & ~logits.isnan().any(1))
+            labels.append(y)
     net.train(training)
-    return (right.sum() / total.sum()).item(), (right / total.clamp_min(1)).tolist()
+    hit, label = torch.cat(hits).cpu(), torch.cat(labels).cpu()
+    right = torch.bincount(label[hit], minlength=classes).tolist()
+    total = torch.bincount(label, minlength=classes).tolist()
+    return sum(right) / n, [r / max(t, 1) for r, t in zip(right, total, strict=True)]

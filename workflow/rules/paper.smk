@@ -4,7 +4,7 @@ for _paper, _job in PLAN.paper_jobs().items():
         name: f"draw_{_paper}"
         input: _job.inputs,
         output: _job.outputs,
-        params: cfg=_job.text, code=_job.code, settings=canonical(SETTINGS.model_dump(mode="json")), paper=_paper,
+        params: cfg=_job.text, code=_job.code, settings=PLAN.drawing_settings([_paper]), paper=_paper,
         log: f"logs/artifact/{SETTINGS.scale}/{_paper}.log",
         shell: "python -m dd artifact --config - --paper {params.paper} --out $(dirname {output[0]:q}) <<< {params.settings:q} 2> >(tee {log} >&2)"
 

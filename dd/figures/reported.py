@@ -1,0 +1,130 @@
+"""The numbers that papers print, found by coordinates."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dd.errors import ConfigError, nearest
+from dd.figures.results import Point, same
+
+COLUMNS = (
+    "dataset", "resolution", "ipc", "method", "variant", "guidance", "n_m", "n_a", "extractor", "extractor_mode", "extractor_epochs",
+    "source_domain", "distill_network", "eval_network", "eval_protocol",
+)  # fmt: skip
+VALUES = ("paper", "artifact", "metric", "mean", "std", "source", "certainty", "note")
+SIGNS = {"top1_percent": "", "top1_percent_upper_bound": "<=", "top1_percent_lower_bound": ">="}  # what may stand beside an accuracy
+CERTAINTIES = {"exact", "inferred", "recovered_internal", "doubtful", "derived", "derived_external", "external_probable"}
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A printed accuracy in percent. sign: "", or "<=" or ">=" for a bound. at: only coordinates that the paper gives."""
+
+    artifact: str
+    at: dict[str, str]
+    sign: str
+    mean: float
+    std: float | None
+    certainty: str
+
+    @property
+    def low(self) -> float:
+        """Smallest accuracy that fits what is printed."""
+        return -math.inf if self.sign == "<=" else self.mean
+
+    @property
+    def high(self) -> float:
+        """Largest accuracy that fits what is printed."""
+        return math.inf if self.sign == ">=" else self.mean
+
+    def __str__(self) -> str:
+        """Return it as a table shows it."""
+        spread = "" if self.std is None else f" ± {self.std:g}"
+        return f"{self.sign}{' ' if self.sign else ''}{self.mean:g}{spread}"
+
+
+def load_reported(path: Path) -> list[Reported]:
+    """Read what a paper itself prints of accuracies.
+
+    Left out: rows of certainty `external_probable` or `derived*`, which the paper does not print, and other metrics.
+
+    Raises:
+        ConfigError: no such file, an unknown or missing column, a number that is none, an unknown certainty.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            header = reader.fieldnames or []
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    for name in header:
+        if name not in (*COLUMNS, *VALUES):
+            raise ConfigError(f"{path}: unknown column {name!r}{nearest(name, (*COLUMNS, *VALUES))}")
+    for name in (*COLUMNS, *VALUES):
+        if name not in header:
+            raise ConfigError(f"{path}: column {name!r} is missing")
+    for number, row in enumerate(rows, start=2):
+        if row["certainty"] not in CERTAINTIES:
+            raise ConfigError(f"{path}: line {number}: certainty {row['certainty']!r}{nearest(row['certainty'], CERTAINTIES)}")
+    return [_row(row, f"{path}: line {number}") for number, row in enumerate(rows, start=2) if _printed(row)]
+
+
+def _printed(row: Mapping[str, str]) -> bool:
+    certainty = row["certainty"]
+    return row["metric"] in SIGNS and certainty != "external_probable" and not certainty.startswith("derived")
+
+
+def _row(row: Mapping[str, str], where: str) -> Reported:
+    at = {name: row[name] for name in COLUMNS if row[name]}
+    try:
+        mean, std = float(row["mean"]), float(row["std"]) if row["std"] else None
+    except ValueError:
+        raise ConfigError(f"{where}: mean {row['mean']!r}, std {row['std']!r}: must be numbers") from None
+    return Reported(row["artifact"], at, SIGNS[row["metric"]], mean, std, row["certainty"])
+
+
+def find(rows: Sequence[Reported], artifact: str, at: Mapping[str, Any]) -> Reported | None:
+    """Return what the paper prints for a cell, or None.
+
+    A row fits when each coordinate that it gives equals the cell's. A column that a table of the paper uses in some of its rows means
+    "none" where it is empty in others, so that a plain method's number never stands beside its guided variant. Where several fit,
+    the artifact's own row comes first, then the one with the most coordinates. A cell with a coordinate that no reported file knows
+    (a sweep of ours) has no printed number.
+    """
+    if any(value is not None and name not in COLUMNS for name, value in at.items()):
+        return None
+    used: dict[str, set[str]] = {}
+    for row in rows:
+        used.setdefault(row.artifact, set()).update(row.at)
+    given = {name for name, value in at.items() if value not in (None, "")}
+    fitting = [
+        row
+        for row in rows
+        if all(same(at.get(name), value) for name, value in row.at.items()) and not (used[row.artifact] - set(row.at)) & given
+    ]
+    return max(fitting, key=lambda row: (row.artifact == artifact, len(row.at)), default=None)
+
+
+def compare(point: Point, row: Reported | None, spread: str) -> tuple[float, bool] | None:
+    """Return (reproduced minus reported, whether that is within max(1.0, 2 std)), or None where the two must not be compared.
+
+    Cells that a scale changed are never compared. std: the printed one, or ours where none is printed. From a bound, the distance is 0
+    on its right side.
+    """
+    if row is None or point.mean is None or point.scaled:
+        return None
+    std = row.std if row.std is not None else point.spread(spread) or 0.0
+    difference = point.mean - min(max(point.mean, row.low), row.high)
+    return difference, abs(difference) <= max(1.0, 2 * std)
+
+
+def as_points(rows: Sequence[Reported]) -> list[tuple[str, Point]]:
+    """Return (artifact, point) of every printed number, for checking claims on the paper's own numbers; taken as free of error."""
+    facts: list[tuple[Reported, dict[str, Any]]] = [(row, {"std_all": row.std, "error": 0.0, "runs": ((row.mean, False),)}) for row in rows]
+    return [(row.artifact, Point(dict(row.at), row.mean, row.low, row.high, **more)) for row, more in facts]

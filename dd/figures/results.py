@@ -1,0 +1,144 @@
+"""What was measured in one cell: accuracies in percent, their spreads, and what must be said beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev, stdev
+from typing import Any
+
+from dd.artifacts import read_json, read_meta
+from dd.errors import ArtifactError
+
+SPREADS = {"all": "std_all", "sets": "std_sets", "nets": "std_nets"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A cell with its numbers, in percent.
+
+    at: the paper's coordinates. mean: of `accuracy_last` over all sets and networks, or None when nothing was run. low, high: equal
+    to the mean, but for a bound stated in prose. std_all: over all runs; std_sets: over the means of sets; std_nets: over the
+    networks of a set (root mean square over sets); all with ddof 0, None where a single value has no spread. error: standard error
+    of the mean: over sets where there are several, else over networks; None for a single run. runs: (accuracy, diverged) of each.
+    missing: score files that are not there. scaled: what the scale changed.
+    """
+
+    at: dict[str, Any]
+    mean: float | None
+    low: float = math.nan
+    high: float = math.nan
+    std_all: float | None = None
+    std_sets: float | None = None
+    std_nets: float | None = None
+    error: float | None = None
+    best: float | None = None
+    runs: tuple[tuple[float, bool], ...] = ()
+    missing: int = 0
+    scaled: tuple[str, ...] = ()
+    id: str = ""
+    score_id: str = ""
+
+    @property
+    def n(self) -> int:
+        """Number of runs."""
+        return len(self.runs)
+
+    @property
+    def diverged(self) -> int:
+        """Number of runs that diverged."""
+        return sum(diverged for _, diverged in self.runs)
+
+    def spread(self, which: str) -> float | None:
+        """Return the spread that a paper prints: all, sets or nets."""
+        value: float | None = getattr(self, SPREADS[which])
+        return value
+
+
+def text(value: Any) -> str:
+    """Return a coordinate as the CSV files write it: nothing for None, 10 for 10.0."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two coordinates are equal, whether they came as numbers or as text."""
+    one, other = text(one), text(other)
+    if one == other:
+        return True
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
+
+
+def read_cell(cell: Mapping[str, Any]) -> Point:
+    """Read the scores of a cell of a drawing job.
+
+    A run counts as diverged when its evaluation did, or when the distillation of its set did.
+
+    Raises:
+        ArtifactError: a score file is damaged, or holds a network twice. A file that is not there is counted as missing.
+    """
+    broken = {Path(folder).name for folder in cell["sets"] if _distillation_diverged(Path(folder))}
+    by_set: dict[int, list[tuple[float, bool]]] = {}
+    best: list[float] = []
+    seen: set[tuple[int, int]] = set()
+    missing = 0
+    for path in cell["scores"]:
+        if not Path(path).exists():
+            missing += 1
+            continue
+        for score in _scores(path):
+            key = (score["set"], score["net"])
+            if key in seen:
+                raise ArtifactError(f"{path}: set {key[0]}, net {key[1]} is in another score file of the same cell already")
+            seen.add(key)
+            diverged = score["status"] == "diverged" or f"seed{score['set']}" in broken
+            by_set.setdefault(score["set"], []).append((100 * score["accuracy_last"], diverged))
+            best.append(100 * score["accuracy_best_on_test"])
+    runs = tuple(run for number in sorted(by_set) for run in by_set[number])
+    values = [[accuracy for accuracy, _ in by_set[number]] for number in sorted(by_set)]
+    facts: dict[str, Any] = {"at": dict(cell["at"]), "runs": runs, "missing": missing, "scaled": tuple(cell["scaled"]),
+                             "id": cell["id"], "score_id": cell["score_id"]}  # fmt: skip
+    if not runs:
+        return Point(mean=None, **facts)
+    mean = fmean(accuracy for accuracy, _ in runs)
+    return Point(mean=mean, low=mean, high=mean, best=fmean(best), **_spreads(values), **facts)
+
+
+def _spreads(values: Sequence[Sequence[float]]) -> dict[str, Any]:
+    every = [value for one in values for value in one]
+    means = [fmean(one) for one in values]
+    several = [one for one in values if len(one) > 1]
+    error = None
+    if len(means) > 1:  # networks of one set share its flaws: only sets are independent
+        error = stdev(means) / math.sqrt(len(means))
+    elif len(every) > 1:
+        error = stdev(every) / math.sqrt(len(every))
+    return {
+        "std_all": pstdev(every) if len(every) > 1 else None,
+        "std_sets": pstdev(means) if len(means) > 1 else None,
+        "std_nets": math.sqrt(fmean(pstdev(one) ** 2 for one in several)) if several else None,
+        "error": error,
+    }
+
+
+def _scores(path: str) -> list[dict[str, Any]]:
+    data = read_json(path)
+    wanted = {"set", "net", "accuracy_last", "accuracy_best_on_test", "status"}
+    scores = data.get("scores") if isinstance(data, dict) else None
+    if not isinstance(scores, list) or any(not isinstance(score, dict) or not wanted <= set(score) for score in scores):
+        raise ArtifactError(f"{path}: is not a file of scores; delete it and run again")
+    return scores
+
+
+def _distillation_diverged(folder: Path) -> bool:
+    """Tell whether a set is what was left of a run that diverged (distillation notes it in the set's metadata)."""
+    path = folder / "distilled.safetensors"
+    return path.exists() and bool(read_meta(path).get("diverged"))

@@ -1,0 +1,74 @@
+"""Which cells a claim is about, and which of them are missing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dd.figures.claims import Claim
+from dd.figures.results import Point, same, text
+
+Combination = dict[str, Any]
+Parts = Sequence[Mapping[str, Sequence[Any]]]  # a selector: a union of products of values
+
+
+def unique(points: Iterable[Point]) -> list[Point]:
+    """Drop cells that stand in several artifacts."""
+    kept: dict[tuple[Any, ...], Point] = {}
+    for point in points:
+        kept.setdefault((point.id, point.score_id, point.low, point.high, *sorted((k, text(v)) for k, v in point.at.items())), point)
+    return list(kept.values())
+
+
+def agrees(at: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Tell whether coordinates have all of these values."""
+    return all(same(at.get(name), item) for name, item in wanted.items())
+
+
+def selected(point: Point, selector: Parts) -> bool:
+    """Tell whether a selector takes a cell."""
+    return any(all(any(same(point.at.get(name), item) for item in items) for name, items in one.items()) for one in selector)
+
+
+def combinations(claim: Claim, points: Sequence[Point]) -> list[Combination]:
+    """Return each combination of the `over` columns among the cells of left, and the listed ones that have no cell at all."""
+    over = claim.check.over
+    found: list[Combination] = []
+    lefts = [one for leaf in claim.leaves() for one in leaf.left]
+    for point in points:
+        if selected(point, lefts):
+            combination = {name: point.at.get(name) for name in over}
+            if not any(agrees(other, combination) for other in found):
+                found.append(combination)
+    if not found:
+        return []
+    absent: list[Combination] = []
+    for one in lefts:
+        listed = [name for name in over if name in one]
+        for items in itertools.product(*(one[name] for name in listed)):
+            part = dict(zip(listed, items, strict=True))
+            if part and not any(agrees(other, part) for other in [*found, *absent]):
+                absent.append(part)
+    return found + absent
+
+
+def pick(selector: Parts, points: Sequence[Point], where: Combination) -> tuple[list[Point], list[str]]:
+    """Return the cells of a selector that were run, and what is missing, in words."""
+    chosen = [point for point in points if selected(point, selector)]
+    lacking = [_words(point.at, selector) for point in chosen if not point.n]
+    lacking += [f"{_words(point.at, selector)} in part" for point in chosen if point.n and point.missing]
+    for one in selector:
+        if not all(name not in one or any(same(item, x) for x in one[name]) for name, item in where.items()):
+            continue  # this part of the union is about another combination
+        names = [name for name in one if name not in where]
+        for items in itertools.product(*(one[name] for name in names)):
+            part = dict(zip(names, items, strict=True))
+            if not any(agrees(point.at, part) and selected(point, [one]) for point in chosen):
+                lacking.append(", ".join(f"{name} {text(item)}" for name, item in part.items()))
+    return [point for point in chosen if point.n], lacking
+
+
+def _words(at: Mapping[str, Any], selector: Parts) -> str:
+    names = dict.fromkeys(name for one in selector for name in one)
+    return ", ".join(f"{name} {text(at.get(name))}" for name in names)

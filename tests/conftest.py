@@ -1,0 +1,37 @@
+"""Fixtures of the whole test tree."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real() -> Callable[[str], Path]:
+    """Return `real(name)`, the folder `$DD_REAL_DATA/{name}`; it skips where that is absent, unless DD_REQUIRE has real-data."""
+
+    def find(name: str) -> Path:
+        root = os.environ.get("DD_REAL_DATA")
+        path = Path(root) / name if root else None
+        if path is not None and path.is_dir():
+            return path
+        reason = f"{path} is no folder" if path else f"DD_REAL_DATA is not set (a folder that holds {name}/)"
+        if "real-data" in os.environ.get("DD_REQUIRE", "").split(","):
+            pytest.fail(f"{reason}, and DD_REQUIRE asks for real-data")
+        pytest.skip(reason)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the prepared digits."""
+    from dd.data.config import load_datasets
+    from dd.data.prepare import prepare
+
+    out = tmp_path_factory.mktemp("prepared") / "digits"
+    prepare("digits", load_datasets({}, "test")["digits"], out, out)
+    return out

@@ -1,0 +1,113 @@
+"""The `datasets` section of config.yaml, and the registry that stands behind it."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from dd.config import hashed, parse
+from dd.data.config import DatasetConfig, check_paths, load_datasets
+from dd.data.registry import DATASETS, raw_files, spec
+from dd.errors import ConfigError
+
+WHERE = "config.yaml: datasets"
+FOLDER = {"kind": "folder", "path": "x"}
+
+
+def refused(section, *words):
+    with pytest.raises(ConfigError, match="(?s)^" + ".*".join(map(re.escape, ("config.yaml: datasets.", *words)))):
+        load_datasets(section, WHERE)
+
+
+def test_neither_registry_nor_configuration_needs_torch():
+    code = "import sys; sys.modules['torch'] = sys.modules['pandas'] = sys.modules['sklearn'] = None; import dd.data.config"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_registered(name):
+    known = spec(name)
+    assert known.name == name and len(set(known.classes)) == len(known.classes)
+    assert 1 <= known.smallest_class <= known.train // len(known.classes)
+    for mean, std in known.lineages.values():
+        assert len(mean) == len(std) == known.channels and all(0 < value < 1 for value in (*mean, *std))
+    assert set(known.lineages) in ({"dc", "idc"}, set())
+    assert raw_files(name) == [item.file for item in known.downloads] and len(set(raw_files(name))) == len(raw_files(name))
+    for item in known.downloads:
+        assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", item.checksum)  # also what makes plain http acceptable
+        assert item.urls and all(url.startswith(("https://", "http://")) and url.endswith("/" + item.file) for url in item.urls)
+        assert sorted(item.urls, key=lambda url: url.startswith("http:")) == list(item.urls), "https before http"
+    assert known.fingerprint is None or re.fullmatch("[0-9a-f]{64}", known.fingerprint)
+    assert known.flip is (name not in ("digits", "mnist", "svhn"))
+
+
+def test_the_papers_normalisation():
+    assert spec("cifar10").lineages["dc"] == spec("cifar10").lineages["idc"] == spec("cifar100").lineages["idc"]
+    assert spec("cifar10").lineages["dc"] == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert spec("cifar100").lineages["dc"] == ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
+    assert spec("digits").lineages == {}
+
+
+def test_an_unknown_dataset():
+    with pytest.raises(ConfigError, match=r"'cifar-10'; did you mean 'cifar10'. allowed: cifar10, cifar100, digits"):
+        spec("cifar-10")
+
+
+def test_defaults():
+    configs = load_datasets({}, WHERE)
+    assert {name: config.source.kind for name, config in configs.items()} == {
+        name: "digits" if name == "digits" else "download" for name in DATASETS
+    }
+
+
+def test_a_section():
+    section = {"cifar10": {"source": {"kind": "parquet", "path": "p"}}, "mine": {"source": FOLDER, "mean": [0.5], "flip": False}}
+    configs = load_datasets(section, WHERE)
+    assert set(configs) == {*DATASETS, "mine"}
+    assert configs["cifar10"].source.path == "p" and configs["mine"].mean == (0.5,) and configs["mine"].flip is False
+    for config in configs.values():  # what a job is given
+        assert parse(DatasetConfig, hashed(config), "job") == config
+    assert load_datasets({"cifar10": {"fingerprint": "a" * 64}}, WHERE)["cifar10"].source.kind == "download"
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"mine": {"source": {"kind": "foldr", "path": "x"}}}, ["mine: source.kind: value 'foldr'; did you mean 'folder'"]),
+        ({"mine": {"source": {"path": "x"}}}, ["mine: source.kind: value None", "allowed: digits, download, folder, idx, parquet"]),
+        ({"mine": {"source": {"kind": "folder"}}}, ["mine: source.folder.path: is missing"]),
+        ({"mine": {"source": {**FOLDER, "paht": 1}}}, ["mine: source.folder.paht: unknown key"]),
+        ({"mine": {"source": {"kind": "folder", "path": 3}}}, ["mine: source.folder.path: value 3"]),
+        ({"mine": {"source": FOLDER, "std": [0.0]}}, ["mine: std.0: value 0.0"]),
+        ({"mine": {"source": FOLDER, "men": [0.5]}}, ["mine: men: unknown key; did you mean 'mean'"]),
+        ({"mine": {"source": FOLDER, "fingerprint": "abc"}}, ["mine: fingerprint: value 'abc'"]),
+        ({"mine": {}}, ["mine: source: is missing", "kind"]),
+        ({"mine": {"source": "x"}}, ["mine: source: value 'x'", "kind"]),
+        ({"mine": "x"}, ["mine: value 'x': must be keys and values"]),
+        ({"cifar1": {"source": {"kind": "download"}}}, ["cifar1: source.kind: value 'download'", "did you mean 'cifar10'", "parquet"]),
+        ({"cifar10": {"source": {"kind": "digits"}}}, ["cifar10: source.kind: value 'digits'", "allowed: download, parquet"]),
+        ({"digits": {"source": {"kind": "download"}}}, ["digits: source.kind: value 'download'", "allowed: digits, parquet"]),
+        ({"cifar10": {"mean": [0.5, 0.5, 0.5]}}, ["cifar10: mean: is fixed"]),
+        ({"cifar10": {"flip": False}}, ["cifar10: flip: is fixed"]),
+        ({"../mine": {"source": FOLDER}}, ["../mine: a dataset's name is letters"]),
+    ],
+    ids=str,
+)
+def test_mistakes(section, words):
+    refused(section, *words)
+
+
+def test_paths_that_do_not_exist_are_all_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    section = {
+        "mine": {"source": {"kind": "folder", "path": str(tmp_path / "no")}},
+        "cifar10": {"source": {"kind": "parquet", "path": str(tmp_path / "file")}},
+        "good": {"source": {"kind": "idx", "path": str(tmp_path)}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        check_paths(load_datasets(section, WHERE), WHERE)
+    assert sorted(str(caught.value).splitlines()) == [
+        f"config.yaml: datasets.cifar10: source.path: value '{tmp_path}/file': is a file, must be a folder",
+        f"config.yaml: datasets.mine: source.path: value '{tmp_path}/no': no such folder",
+    ]
