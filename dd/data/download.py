@@ -76,10 +76,8 @@ def _fetch(name: str, item: Download, path: Path) -> Path:
                 break
             part.replace(path)
             return path
-    if len(reasons) > 1:
-        reasons = [f"\n  {reason}" for reason in reasons]
     raise DataError(
-        f"dataset {name}: {item.file} cannot be downloaded: {''.join(reasons)}\n"
+        f"dataset {name}: {item.file} cannot be downloaded:{''.join(f'\n  {reason}' for reason in reasons)}\n"
         f"Run again later (what has arrived is kept), put the file ({item.checksum}) at {path} yourself, or give {name} another "
         "source in config.yaml (docs/add-a-dataset.md)"
     )

@@ -68,10 +68,14 @@ def pretrain(
     hidden = [out.parent / ".resume" / out.name for out in outs]
     starts: Sequence[Path | None] = previous or [None] * len(seeds)
     span = epoch - previous_epoch
+    made: list[tuple[Path, Path]] = []
     with Progress(f"pretrain {config.network} to epoch {epoch}", len(seeds) * max(1, span)) as progress:
         for number, (seed, out, start, kept) in enumerate(zip(seeds, outs, starts, hidden, strict=True)):
             learner = Learner(config, facts, seed, device)
-            if learner.resume(out, epoch, epoch) or learner.resume(kept, epoch, epoch):
+            if learner.resume(out, epoch, epoch):
+                continue
+            made.append((kept, out))
+            if learner.resume(kept, epoch, epoch):
                 continue
             if not learner.resume(kept, previous_epoch + 1, epoch) and start is not None:
                 learner.load(start, previous_epoch)
@@ -86,9 +90,8 @@ def pretrain(
                 if stopping:
                     raise Stopped(f"stopped after epoch {learner.epoch} of {epoch} of seed {seed}; start again to continue")
             learner.save(kept)
-    for kept, out in zip(hidden, outs, strict=True):  # a block appears as a whole, but for a crash in these lines
-        if kept.exists():
-            kept.replace(out)
+    for kept, out in made:  # a block appears as a whole, but for a crash in these lines
+        kept.replace(out)
 
 
 def _facts(config: PretrainConfig, dataset: Path) -> dict[str, Any]:
@@ -148,13 +151,14 @@ class Learner:
         for key, wanted in {**self.identity(), "epoch": epoch}.items():
             if meta.get(key) != wanted:
                 raise ArtifactError(f"{path}: {key}: is {meta.get(key)!r}, this job continues {wanted!r}")
-        _load(self.net, tensors, path)
         parameters = dict(self.net.named_parameters())
         momentum = {key.removeprefix("optimizer."): value for key, value in tensors.items() if key.startswith("optimizer.")}
         diverged = meta.get("diverged")
-        expected = set(parameters) if epoch and self.config.training.momentum and diverged is None else set()
-        if set(momentum) != expected or any(momentum[name].shape != parameters[name].shape for name in momentum):
+        some = epoch > 0 and self.config.training.momentum > 0 and diverged is None
+        fits = all(name in parameters and value.shape == parameters[name].shape for name, value in momentum.items())
+        if bool(momentum) != some or not fits:
             raise ArtifactError(f"{path}: its momentum does not fit the parameters of {self.config.network}; delete it and run again")
+        _load(self.net, tensors, path)
         text = lambda key: math.nan if meta.get(key) is None else float(meta[key])  # noqa: E731
         self.fitted = Fitted(momentum, text("train_loss"), text("train_accuracy"), diverged)
         self.epoch = epoch
@@ -172,11 +176,13 @@ class Learner:
 
 
 def _load(net: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Load weights, all or none of them."""
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ArtifactError(f"{path}: does not fit the network that it names: {error}") from None
+    expected = net.state_dict()
+    wrong = sorted({*weights, *expected} - {name for name in weights if name in expected and weights[name].shape == expected[name].shape})
+    if wrong:
+        raise ArtifactError(f"{path}: does not fit the network that it names: {', '.join(wrong[:3])} missing, unknown or of another shape")
+    net.load_state_dict(weights)
 
 
 def load_network(path: Path, device: str = "cpu") -> nn.Module:

@@ -5,7 +5,8 @@ rate is a tenth and the optimizer is made anew, which loses its momentum: at E =
 One operation of DSA's augmentation a mini-batch, per-image parameters. Accuracy once, at the end, on the whole test split.
 
 E is 1000 with augmentation and 300 without (`augment: none`, as DC itself evaluates all but MNIST). `dc_short` is the same shape with
-E = 200, for work on two cores; its numbers are lower, for every method.
+E = 200, for work on two cores; its numbers are lower, for every method. P3, the ceiling of these papers, is this protocol on the set
+of the method `whole`.
 """
 
 from __future__ import annotations
