@@ -6,14 +6,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dd.config import Frozen
+from dd.config import Frozen, added
 
 
 class Dataset(Frozen):
-    """Which images: the name, and the fingerprint of the prepared set where it is known beforehand."""
+    """Which images: the name, and the fingerprint of the prepared set where it is known beforehand.
+
+    given: mean, std and flip that config.yaml gives a dataset which is not registered; they decide what networks see.
+    """
 
     name: str
     fingerprint: str | None = None
+    given: dict[str, Any] | None = added(None)
 
 
 class DistillConfig(Frozen):

@@ -72,12 +72,12 @@ def _fetch(name: str, item: Download, path: Path) -> Path:
                 if failure.again and left:
                     _say(f"{url}: {failure}; trying again")
                     continue
-                reasons.append(f"{url}: {failure}")
+                reasons.append(f"\n  {url}: {failure}")
                 break
             part.replace(path)
             return path
     raise DataError(
-        f"dataset {name}: {item.file} cannot be downloaded:{''.join(f'\n  {reason}' for reason in reasons)}\n"
+        f"dataset {name}: {item.file} cannot be downloaded:{''.join(reasons)}\n"
         f"Run again later (what has arrived is kept), put the file ({item.checksum}) at {path} yourself, or give {name} another "
         "source in config.yaml (docs/add-a-dataset.md)"
     )

@@ -10,19 +10,26 @@ import importlib
 from functools import cache
 from pathlib import Path
 
+from dd.config import Frozen
 from dd.errors import ConfigError, nearest
-from dd.evaluation.protocols._protocol import Protocol
 
 __all__ = ["config_of", "module_of", "names"]
 
 
 @cache
-def _found() -> dict[str, tuple[str, type[Protocol]]]:
-    found: dict[str, tuple[str, type[Protocol]]] = {}
+def _found() -> dict[str, tuple[str, type[Frozen]]]:
+    found: dict[str, tuple[str, type[Frozen]]] = {}
     for path in sorted((Path(__file__).parent / "protocols").glob("*.py")):
-        if not path.stem.startswith("_"):
-            name = f"dd.evaluation.protocols.{path.stem}"
-            found |= {key: (name, config) for key, config in importlib.import_module(name).PROTOCOLS.items()}
+        if path.stem.startswith("_"):
+            continue
+        module = f"dd.evaluation.protocols.{path.stem}"
+        offered = getattr(importlib.import_module(module), "PROTOCOLS", None)
+        if not isinstance(offered, dict):
+            raise ConfigError(f"{path}: a protocol's file must have PROTOCOLS = {{name: configuration class}} at its top level")
+        for name, config in offered.items():
+            if name in found:
+                raise ConfigError(f"{path}: protocol {name!r} is defined in {found[name][0]} already")
+            found[name] = (module, config)
     return found
 
 
@@ -31,7 +38,7 @@ def names() -> list[str]:
     return sorted(_found())
 
 
-def config_of(name: str) -> type[Protocol]:
+def config_of(name: str) -> type[Frozen]:
     """Return a protocol's configuration class; its defaults are the protocol.
 
     Raises:

@@ -3,88 +3,115 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from dd import networks
 from dd.data.load import load, manifest
 from dd.data.normalise import Normalisation
 from dd.data.pool import RealPool
+from dd.errors import ArtifactError
 from dd.evaluation.protocols._protocol import Protocol
 from dd.progress import Progress
-from dd.train.config import Training
-from dd.train.supervised import accuracy, fit
+from dd.train.supervised import Fetch, accuracy, fit
 from dd.types import DistilledSet, Score
 
-Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
+DIGITS = 6  # of the training loss in `detail`
 
 
 def evaluate(
-    distilled: DistilledSet,
-    network: str,
-    name: str,
-    protocol: Protocol,
-    dataset: Path,
-    set_: int,
-    nets: Iterable[int],
-    *,
-    device: str = "cpu",
+    distilled: DistilledSet, network: str, name: str, protocol: Protocol, dataset: Path, set_: int, nets: Iterable[int], *, device: str = "cpu"
 ) -> list[Score]:
     """Return the score of one freshly initialised network for every number in `nets`.
 
-    Network k of set s is initialised and trained with random streams of its own, so blocks of nets can be made apart.
-    A training that diverges is a score with the status `diverged`, with where and how, and the accuracy that the network then has.
+    Network k of set s is initialised and trained with random streams of its own, (s, "evaluate", network, k), so blocks of nets can be
+    made apart. The set and the test split are normalised with the set's mean and std.
+
+    A training that diverges is a score with the status `diverged`, with where and how (`detail`: in the training or already in the
+    distillation, step, loss, norm of the gradient), and the accuracy that the network then has.
+
+    Args:
+        distilled: (n, c, h, w) images, or only positions in the prepared train split, which are then read a batch at a time.
+        name: of the protocol. dataset: folder of the prepared dataset. set_: number of the set.
+
+    Raises:
+        ArtifactError: the set does not fit the dataset. ConfigError: the network does not fit the images.
     """
     facts = manifest(dataset)
-    classes, shape = len(facts["classes"]), (facts["channels"], *facts["size"])
+    classes, shape = len(facts["classes"]), (int(facts["channels"]), int(facts["size"][0]), int(facts["size"][1]))
+    _check(distilled, facts, shape)
     fetch = _fetch(distilled, dataset, classes, device)
-    images, labels = load(dataset, "test")
-    test = RealPool(images, labels, classes, distilled.mean, distilled.std, device)  # type: ignore[arg-type]
-    training = Training(**protocol.model_dump(exclude={"extra_passes", "readings"}))
+    test = _pool(distilled, dataset, "test", classes, device)
+    measure = partial(accuracy, fetch=lambda index: (test.x(index), test.y(index)), n=len(test), classes=classes)
     passes = protocol.epochs + protocol.extra_passes
     reads = {math.ceil(passes * (k + 1) / protocol.readings) for k in range(protocol.readings)}
-    scores = []
-    nets = list(nets)
-    with Progress(f"evaluate {network}", len(nets)) as progress:
-        for done, number in enumerate(nets, start=1):
-            net = networks.build(network, *_split(shape), classes, set_, "evaluate", network, number).to(device)
+    scores, numbers = [], list(nets)
+    with Progress(f"evaluate {network}", len(numbers)) as progress:
+        for done, number in enumerate(numbers, start=1):
+            names = ("evaluate", network, number)
+            net = networks.build(network, shape[0], shape[1:], classes, set_, *names).to(device)
             readings: list[tuple[float, list[float]]] = []
 
-            def read(epoch: int, net: torch.nn.Module = net, readings: list[tuple[float, list[float]]] = readings) -> None:
+            def read(epoch: int, net: Any = net, readings: list[tuple[float, list[float]]] = readings) -> None:
                 if epoch in reads:
-                    readings.append(accuracy(net, lambda index: (test.x(index), test.y(index)), len(test), classes))
+                    readings.append(measure(net))
 
             fitted = fit(
-                net, fetch, len(distilled.labels), training, seed=set_, names=("evaluate", network, number), first_epoch=0,
-                last_epoch=passes, shape=shape, flip=bool(facts["flip"]), on_epoch=read,
+                net, fetch, len(distilled.labels), protocol, seed=set_, names=names, first_epoch=0, last_epoch=passes, shape=shape,
+                flip=bool(facts["flip"]), use="eval", on_epoch=read,
             )  # fmt: skip
-            if fitted.diverged or not readings:
-                readings.append(accuracy(net, lambda index: (test.x(index), test.y(index)), len(test), classes))
+            if fitted.diverged is not None:
+                readings.append(measure(net))
             last, per_class = readings[-1]
-            scores.append(
-                Score(network, name, set_, number, last, max(value for value, _ in readings), per_class,
-                      "diverged" if fitted.diverged else "ok",
-                      dict(fitted.diverged or {"train_loss": round(fitted.loss, 6)}))
-            )  # fmt: skip
+            status, detail = _outcome(distilled, fitted.diverged, fitted.loss)
+            best = max(value for value, _ in readings)
+            scores.append(Score(network, name, set_, number, last, best, per_class, status, detail))
             progress.update(done)
     return scores
 
 
-def _split(shape: tuple[int, int, int]) -> tuple[int, tuple[int, int]]:
-    return shape[0], (shape[1], shape[2])
+def _outcome(distilled: DistilledSet, diverged: dict[str, Any] | None, loss: float) -> tuple[str, dict[str, Any]]:
+    """Return (status, detail); what is left of a distillation that diverged did so, whatever a network makes of it."""
+    first = distilled.meta.get("diverged")
+    if first:
+        return "diverged", {"diverged_in": "distillation", **first}
+    if diverged is not None:
+        return "diverged", {"diverged_in": "training", **diverged}
+    return "ok", {"train_loss": round(loss, DIGITS)}
+
+
+def _check(distilled: DistilledSet, facts: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    images, labels, classes = distilled.images, distilled.labels, len(facts["classes"])
+    if distilled.indices is None or len(images):
+        if tuple(images.shape) != (len(labels), *shape):
+            raise ArtifactError(f"distilled set: images {tuple(images.shape)}; {facts['name']} and the labels need {(len(labels), *shape)}")
+    else:
+        most = sum(facts["counts"]["train"])
+        if len(distilled.indices) != len(labels) or not bool(((distilled.indices >= 0) & (distilled.indices < most)).all()):
+            raise ArtifactError(f"distilled set: its positions must be {len(labels)} below {most}, the images of {facts['name']}")
+    if not len(labels):
+        raise ArtifactError("distilled set: has no images")
+    fits = labels.shape[1:] == (classes,) if labels.ndim == 2 else labels.ndim == 1 and 0 <= int(labels.min()) <= int(labels.max()) < classes
+    if not fits:
+        raise ArtifactError(f"distilled set: labels {tuple(labels.shape)} do not fit the {classes} classes of {facts['name']}")
+
+
+def _pool(distilled: DistilledSet, dataset: Path, split: str, classes: int, device: str) -> RealPool:
+    """Return a prepared split, normalised as the set is."""
+    images, labels = load(dataset, split)
+    return RealPool(images, labels, classes, distilled.mean.tolist(), distilled.std.tolist(), device)
 
 
 def _fetch(distilled: DistilledSet, dataset: Path, classes: int, device: str) -> Fetch:
     """Return the set's images, normalised; a set of positions reads them from the prepared train split, a batch at a time."""
     labels = distilled.labels.to(device)
-    if len(distilled.images):
+    if distilled.indices is None or len(distilled.images):
         x = Normalisation(distilled.mean, distilled.std).apply(distilled.images.to(device))
         return lambda index: (x[index], labels[index])
-    images, real = load(dataset, "train")
-    pool = RealPool(images, real, classes, distilled.mean, distilled.std, device)  # type: ignore[arg-type]
-    assert distilled.indices is not None
-    positions = distilled.indices.to(device)
+    pool = _pool(distilled, dataset, "train", classes, device)
+    positions: Tensor = distilled.indices.to(device)
     return lambda index: (pool.x(positions[index]), labels[index])

@@ -88,7 +88,8 @@ class Plan:
         self.pretraining = Pretraining(
             self.scale.block.seeds, sorted({epoch for paper in self.papers.values() for epoch in paper.milestones})
         )
-        self.asked: dict[str, set[str]] = {}  # paper -> what its artifacts are drawn from
+        for name in self.datasets:
+            self._prepare(name)
         for name, paper in self.papers.items():
             self.cells[name] = {}
             for artifact_name, artifact in paper.artifacts.items():
@@ -212,7 +213,8 @@ class Plan:
     def _dataset(self, name: str) -> dict[str, Any]:
         """Return what ids know of a dataset: its name, and its fingerprint where that is pinned."""
         pinned = self.datasets[name].fingerprint or (DATASETS[name].fingerprint if name in DATASETS else None)
-        return {"name": name, "fingerprint": pinned}
+        given = self.datasets[name].model_dump(mode="json", include={"mean", "std", "flip"}, exclude_none=True)
+        return {"name": name, "fingerprint": pinned, **({"given": given} if given else {})}
 
     def _prepare(self, name: str) -> None:
         if name not in self.datasets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -10,6 +10,12 @@ from dd.augment.strategies import check
 from dd.config import Frozen
 from dd.config.stages import Dataset
 from dd.errors import ConfigError
+
+# Named, because a sub-class that gives a field another default would lose what `Field` says of it.
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Policy = Literal["none", "oneof", "stack"]
+Schedule = Literal["constant", "halfway_reset", "multistep"]
 
 
 class Training(Frozen):
@@ -26,11 +32,11 @@ class Training(Frozen):
     lr: float = Field(default=0.01, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
-    batch: int = Field(default=256, ge=1)
-    augment: Literal["none", "oneof", "stack"] = "none"
+    batch: Positive = 256
+    augment: Policy = "none"
     strategy: str | None = None
-    cutmix: float = Field(default=0.0, ge=0, le=1)
-    schedule: Literal["constant", "halfway_reset", "multistep"] = "constant"
+    cutmix: Share = 0.0
+    schedule: Schedule = "constant"
     epochs: int = Field(default=0, ge=0, validate_default=True)
 
     @field_validator("strategy")

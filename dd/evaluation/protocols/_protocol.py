@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from dd.train.config import Training
+from dd.train.config import Positive, Training
 
 
 class Protocol(Training):
@@ -15,6 +15,6 @@ class Protocol(Training):
     (digits, MNIST, SVHN); the published exceptions are in the protocols' own words.
     """
 
-    epochs: int = Field(ge=1)
+    epochs: Positive
     extra_passes: int = Field(default=0, ge=0)
-    readings: int = Field(default=1, ge=1)
+    readings: Positive = 1

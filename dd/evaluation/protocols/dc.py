@@ -11,25 +11,26 @@ of the method `whole`.
 
 from __future__ import annotations
 
-from typing import Literal
+from pydantic import Field
 
 from dd.evaluation.protocols._protocol import Protocol
+from dd.train.config import Policy, Positive, Schedule
 
 
 class Dc(Protocol):
     """DC, DSA, DM: E = 1000."""
 
-    epochs: int = 1000
-    batch: int = 256
-    augment: Literal["none", "oneof", "stack"] = "oneof"
-    schedule: Literal["constant", "halfway_reset", "multistep"] = "halfway_reset"
-    extra_passes: int = 1
+    epochs: Positive = 1000
+    batch: Positive = 256
+    augment: Policy = "oneof"
+    schedule: Schedule = "halfway_reset"
+    extra_passes: int = Field(default=1, ge=0)
 
 
 class DcShort(Dc):
     """The same with E = 200."""
 
-    epochs: int = 200
+    epochs: Positive = 200
 
 
 PROTOCOLS = {"dc": Dc, "dc_short": DcShort}

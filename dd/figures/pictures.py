@@ -1,0 +1,164 @@
+"""Distilled images, t-SNE, and tables as pictures."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dd.artifacts import load_tensors
+from dd.errors import ArtifactError
+from dd.figures.plots import label
+from dd.figures.results import Point, text
+from dd.figures.sheets import Drawn, Sheet, mark, value, varying, word
+from dd.figures.style import COLOURS, GREY, INK, figure, heading
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy import ndarray
+
+
+def table(title: str, sheet: Sheet) -> Figure:
+    """Return a table as a picture: rules above, below and under the header."""
+    columns = [[head, *(row[i] for row in sheet.rows)] for i, head in enumerate(sheet.columns)]
+    widths = [0.25 + 0.068 * max(len(item) for item in column) for column in columns]
+    width = max(6.0, sum(widths) + 0.1)
+    said = [wrapped for note in sheet.notes for wrapped in textwrap.wrap(note, int(width * 17))]
+    titles = textwrap.wrap(title, int(width * 12)) or [""]
+    row, small = 0.23, 0.15
+    height = 0.3 + 0.2 * len(titles) + row * (len(sheet.rows) + 1 if columns else 0) + 0.1 + small * len(said)
+    made = figure(width, height)
+    made.set_layout_engine("none")
+    axis = made.add_axes((0.0, 0.0, 1.0, 1.0))
+    axis.set(xlim=(0, width), ylim=(-height, 0))
+    axis.axis("off")
+    y = 0.15 + 0.2 * len(titles)
+    axis.text(0.1, -0.1, "\n".join(titles), va="top", fontsize=10, fontweight="bold", color=INK, linespacing=1.2)
+    if columns:
+        _cells(axis, columns, widths, y, row)
+        y += row * (len(sheet.rows) + 1)
+    for number, wrapped in enumerate(said):
+        axis.text(0.1, -(y + 0.08 + small * number), wrapped, va="top", fontsize=6.8, color=GREY)
+    return made
+
+
+def _cells(axis: Axes, columns: Sequence[Sequence[str]], widths: Sequence[float], top: float, row: float) -> None:
+    end = 0.1 + sum(widths)
+    bottom = top + row * len(columns[0])
+    for y, thick in ((top, 1.0), (top + row, 0.6), (bottom, 1.0)):
+        axis.plot([0.1, end], [-y, -y], color=INK, linewidth=thick)
+    x = 0.18
+    for column, width in zip(columns, widths, strict=True):
+        for number, item in enumerate(column):
+            weight = "bold" if number == 0 else "normal"
+            axis.text(x, -(top + row * (number + 0.5)), item, va="center", fontsize=8, color=INK, fontweight=weight)
+        x += width
+
+
+def grid(drawn: Drawn) -> Figure:
+    """Return the grids of distilled images of every set that differs, labelled, the first of the sets of a cell."""
+    folders = [Path(cell["sets"][0]) for cell in drawn.artifact["cells"]]
+    first: dict[Path, Point] = {}
+    for folder, point in zip(folders, drawn.points, strict=True):
+        first.setdefault(folder, point)
+    names = _labels(drawn, list(first.values()))
+    many = len(first) > 24
+    across = min(len(first), 8 if many else 4)
+    down = -(-len(first) // across)
+    side = 1.6 if many else 2.5
+    made = figure(max(6.0, across * side), 0.8 + down * (side + 0.45))
+    axes = made.subplots(down, across, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, (folder, point), name in zip(axes, first.items(), names, strict=False):
+        _image(axis, folder / "grid.png")
+        axis.set_title(textwrap.fill(name, int(side * 13)) + f"\n{value(point, drawn.spread)}", fontsize=6.5 if many else 8, color=INK)
+    heading(made, drawn.title, mark(drawn))
+    return made
+
+
+def _labels(drawn: Drawn, points: Sequence[Point]) -> list[str]:
+    """Return a label a set; where two would be equal, with the coordinates in which they differ."""
+    names = varying(drawn)
+    found = [label(drawn, point, names) for point in points]
+    if len(set(found)) == len(found):
+        return found
+    used = {name for name in names if f"{{{name}}}" in str(drawn.get("label"))} | {"eval_network"}  # no set depends on who judges it
+    more = [name for name in names if name not in used and len({text(point.at.get(name)) for point in points}) > 1]
+    extra = [[f"{word(name)} {text(point.at.get(name))}" for name in more] for point in points]
+    return [", ".join([one, *parts]) for one, parts in zip(found, extra, strict=True)]
+
+
+def _image(axis: Axes, path: Path) -> None:
+    if not path.exists():
+        axis.text(0.5, 0.5, "no image", ha="center", va="center", color=GREY, transform=axis.transAxes)
+        return
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            axis.imshow(np.asarray(image.convert("RGB")), interpolation="antialiased")
+    except (OSError, UnidentifiedImageError) as error:
+        raise ArtifactError(f"{path}: is not a readable image ({error}); delete its folder and run again") from error
+
+
+def tsne(drawn: Drawn) -> Figure:
+    """Return the embeddings of real and distilled images in the plane, one panel a cell.
+
+    t-SNE (exact gradient, started from the principal components, fixed random state) with perplexity min(30, (n - 1) / 3).
+    """
+    cells: list[tuple[Mapping[str, Any], Point]] = list(zip(drawn.artifact["cells"], drawn.points, strict=True))
+    across = min(len(cells), 3)
+    down = -(-len(cells) // across)
+    made = figure(max(5.0, 3.6 * across), 0.9 + 3.4 * down)
+    axes = made.subplots(down, across, squeeze=False).ravel()
+    for axis in axes[len(cells) :]:
+        axis.set_visible(False)
+    for axis, (cell, point) in zip(axes, cells, strict=False):
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(label(drawn, point, varying(drawn)), loc="left")
+        axis.grid(False)
+        _scatter(axis, cell.get("analysis"))
+    heading(made, drawn.title, "\n".join(part for part in (str(drawn.get("note") or ""), mark(drawn)) if part))
+    return made
+
+
+def _scatter(axis: Axes, path: str | None) -> None:
+    if path is None or not Path(path).exists():
+        axis.text(0.5, 0.5, "not run", ha="center", va="center", color=GREY, transform=axis.transAxes)
+        return
+    tensors, _ = load_tensors(path)
+    if not {"real", "syn"} <= set(tensors):
+        raise ArtifactError(f"{path}: holds {', '.join(tensors)}, not the embeddings `real` and `syn`")
+    real, syn = tensors["real"].double().numpy(), tensors["syn"].double().numpy()
+    placed, finite = embed(real, syn)
+    if placed is None:
+        axis.text(0.5, 0.5, "too few finite points", ha="center", va="center", color=GREY, transform=axis.transAxes)
+        return
+    kept = int(finite[: len(real)].sum())
+    axis.scatter(placed[:kept, 0], placed[:kept, 1], s=9, color="#BBBBBB", linewidths=0, label=f"real ({kept})")
+    made = len(placed) - kept
+    axis.scatter(placed[kept:, 0], placed[kept:, 1], s=34, color=COLOURS[1], edgecolors="white", linewidths=0.6, label=f"distilled ({made})")
+    lost = len(finite) - len(placed)
+    axis.legend(loc="best", title=f"{lost} not finite, left out" if lost else None, title_fontsize=7)
+
+
+def embed(real: ndarray, syn: ndarray) -> tuple[ndarray | None, ndarray]:
+    """Return the finite rows of (n, d) `real` then (m, d) `syn` as (<= n + m, 2) points, and which rows are finite.
+
+    None in place of points when fewer than five rows are finite.
+    """
+    import numpy as np
+    from sklearn.manifold import TSNE
+
+    both = np.concatenate([real, syn])
+    finite = np.isfinite(both).all(1)
+    kept = both[finite]
+    if len(kept) < 5:
+        return None, finite
+    start = "pca" if kept.shape[1] > 1 and kept.std() > 0 else "random"
+    method = TSNE(2, perplexity=min(30.0, (len(kept) - 1) / 3), init=start, method="exact", random_state=0)
+    return method.fit_transform(kept), finite

@@ -1,0 +1,178 @@
+"""Bars and lines over cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dd.errors import ConfigError, nearest
+from dd.figures.reported import Reported
+from dd.figures.results import Point, text
+from dd.figures.sheets import Drawn, mark, word
+from dd.figures.style import COLOURS, GREY, INK, RED, figure, heading
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Key = tuple[str, ...]
+Series = dict[str, tuple[Point, Reported | None]]  # by the value of x
+
+
+def bars(drawn: Drawn) -> Figure:
+    """Return grouped bars: x apart, one colour a hue, one panel a value of `panel`, the spread as an error bar.
+
+    A cell with diverged runs is hatched and crossed, at the accuracy it had; a cell that was not run says so. What the paper prints
+    stands as a diamond (a triangle for a bound), never beside a cell that a scale changed.
+    """
+    return _draw(drawn, _bars, from_zero=True)
+
+
+def line(drawn: Drawn) -> Figure:
+    """Return accuracy over x, one line a hue, with a band of the spread; x is spaced evenly, for 0-5, 10, 50, 100 side by side."""
+    return _draw(drawn, _line, from_zero=False)
+
+
+def label(drawn: Drawn, point: Point, names: Sequence[str]) -> str:
+    """Return the artifact's label of a cell, or the values of `names`.
+
+    Raises:
+        ConfigError: the label names something that is no coordinate.
+    """
+    known = {name: text(item) for name, item in point.at.items()}
+    form = drawn.get("label")
+    if not form:
+        return ", ".join(f"{word(name)} {known.get(name, '')}" if _plain(known.get(name)) else known.get(name, "") for name in names)
+    try:
+        return str(form).format(**known)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(f"artifact {drawn.artifact['name']}: label {form!r}: {error} is no coordinate{nearest(error, known)}") from None
+
+
+def _plain(item: str | None) -> bool:
+    return item is not None and item.replace(".", "", 1).isdigit()
+
+
+def _ordered(items: Iterable[str]) -> list[str]:
+    """Numbers by size, text in the order of appearance."""
+    found = list(dict.fromkeys(items))
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        return found
+
+
+def _grouped(drawn: Drawn) -> tuple[list[Key], list[Key], list[str], dict[tuple[Key, Key], Series], dict[Key, str]]:
+    x, hue, panel = drawn.get("x"), list(drawn.get("hue") or ()), list(drawn.get("panel") or ())
+    if not x:
+        raise ConfigError(f"artifact {drawn.artifact['name']}: kind {drawn.artifact['kind']} needs x, the coordinate of its axis")
+    groups: dict[tuple[Key, Key], Series] = {}
+    labels: dict[Key, str] = {}
+    for point, printed in zip(drawn.points, drawn.reported, strict=True):
+        key = tuple(tuple(text(point.at.get(name)) for name in names) for names in (panel, hue))
+        place = text(point.at.get(x))
+        if place in groups.setdefault((key[0], key[1]), {}):
+            rest = ", ".join([*hue, *panel])
+            raise ConfigError(f"artifact {drawn.artifact['name']}: two cells have {x} {place} and equal {rest}; name what differs")
+        groups[key[0], key[1]][place] = (point, printed)
+        labels.setdefault(key[1], label(drawn, point, hue))
+    panels, hues = list(dict.fromkeys(p for p, _ in groups)), list(dict.fromkeys(h for _, h in groups))
+    return panels, hues, _ordered(place for series in groups.values() for place in series), groups, labels
+
+
+def _draw(drawn: Drawn, one: Callable[..., None], *, from_zero: bool) -> Figure:
+    panels, hues, places, groups, labels = _grouped(drawn)
+    across = min(len(panels), 2)
+    down = -(-len(panels) // across)
+    made = figure(6.8 if across == 1 else 10.4, 0.6 + 3.2 * down)
+    axes = made.subplots(down, across, squeeze=False, sharey=True).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        for number, hue in enumerate(hues):
+            series = groups.get((panel, hue), {})
+            one(axis, series, places, number, len(hues), labels[hue], drawn.spread)
+        axis.set_xticks(range(len(places)), places)
+        axis.set_xlim(-0.6, len(places) - 0.4)
+        axis.set_xlabel(word(drawn.artifact["x"]))
+        axis.set_title(", ".join(f"{word(n)} {v}" for n, v in zip(drawn.get("panel") or (), panel, strict=True)), loc="left")
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    for axis in axes[::across]:
+        axis.set_ylabel("test accuracy (%)")
+    _limits(axes[0], drawn, from_zero)
+    _legend(made, list(axes[: len(panels)]))
+    heading(made, drawn.title, mark(drawn))
+    return made
+
+
+def _limits(axis: Axes, drawn: Drawn, from_zero: bool) -> None:
+    spreads = [(point.mean, point.spread(drawn.spread) or 0.0) for point in drawn.points if point.mean is not None]
+    top = max((mean + spread for mean, spread in spreads), default=100.0)
+    low = min((mean - spread for mean, spread in spreads), default=0.0)
+    shown = [row.mean for point, row in zip(drawn.points, drawn.reported, strict=True) if row and not point.scaled]
+    top, low = max([top, *shown]), min([low, *shown])
+    room = max(0.08 * (top if from_zero else top - low), 0.5)
+    axis.set_ylim(0 if from_zero else max(0.0, low - room), top + 1.5 * room)
+
+
+def _legend(made: Figure, axes: Sequence[Axes]) -> None:
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    if len(found) > 1 or next(iter(found), ""):
+        longest = max(len(name) for name in found)
+        columns = max(1, min(len(found), int(made.get_figwidth() * 11 / (longest + 5))))
+        made.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns)
+
+
+def _bars(axis: Axes, series: Series, places: list[str], number: int, count: int, name: str, spread: str) -> None:
+    width = 0.8 / count
+    colour = COLOURS[number % len(COLOURS)]
+    hatch = "" if number < len(COLOURS) else "..."
+    axis.bar([0], [0], width, color=colour, hatch=hatch, edgecolor="white", label=name)  # the legend's sample, never hatched as diverged
+    for place, (point, printed) in series.items():
+        x = places.index(place) + (number - (count - 1) / 2) * width
+        if point.mean is None:
+            small: dict[str, Any] = {"rotation": 90, "ha": "center", "fontsize": 6.5, "color": GREY}
+            axis.annotate("not run", (x, 0), xytext=(0, 3), textcoords="offset points", **small)
+            continue
+        style: dict[str, Any] = {"hatch": hatch, "edgecolor": "white", "linewidth": 0.6}
+        if point.diverged:
+            style = {"hatch": "xxxx", "edgecolor": RED, "linewidth": 0.0, "alpha": 0.55}
+        axis.bar(x, point.mean, width, color=colour, **style)
+        std = point.spread(spread)
+        if std is not None:
+            axis.errorbar(x, point.mean, std, color=INK, elinewidth=0.9, capsize=1.8, capthick=0.9)
+        if point.diverged:
+            _cross(axis, x, point.mean + (std or 0.0))
+        _paper(axis, x, point, printed)
+
+
+def _line(axis: Axes, series: Series, places: list[str], number: int, count: int, name: str, spread: str) -> None:
+    colour = COLOURS[number % len(COLOURS)]
+    run = sorted(((places.index(place), point) for place, (point, _) in series.items() if point.mean is not None), key=lambda pair: pair[0])
+    x, means = [at for at, _ in run], [point.mean or 0.0 for _, point in run]
+    spreads = [point.spread(spread) or 0.0 for _, point in run]
+    axis.plot(x, means, color=colour, marker="o" if number < len(COLOURS) else "s", markersize=4, linewidth=1.5, label=name)
+    if len(run) > 1:
+        low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.errorbar(x, means, spreads, color=colour, fmt="none", elinewidth=0.9, capsize=2)
+    for at, point in run:
+        if point.diverged:
+            _cross(axis, at, point.mean or 0.0)
+    for place, (point, printed) in series.items():
+        if point.mean is not None:
+            _paper(axis, places.index(place), point, printed)
+
+
+def _cross(axis: Axes, x: float, y: float) -> None:
+    axis.plot([x], [y], linestyle="none", marker="x", color=RED, markersize=6, markeredgewidth=1.6, zorder=5, label="diverged")
+
+
+def _paper(axis: Axes, x: float, point: Point, printed: Reported | None) -> None:
+    if printed is None or point.scaled:
+        return
+    shape, name = {"": ("D", "paper"), "<=": ("v", "paper: at most"), ">=": ("^", "paper: at least")}[printed.sign]
+    axis.errorbar([x], [printed.mean], None if printed.std is None else [printed.std], fmt=shape, color=INK, markerfacecolor="white",
+                  markersize=4, markeredgewidth=0.9, elinewidth=0.8, zorder=4, label=name)  # fmt: skip

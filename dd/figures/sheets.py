@@ -1,0 +1,217 @@
+"""Tables: one cell a line for machines, and as people read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dd.errors import ConfigError
+from dd.figures.reported import COLUMNS, Reported, compare
+from dd.figures.results import Point, text
+
+SPREAD_WORDS = {"all": "all sets and networks", "sets": "the means of sets", "nets": "the networks of a set"}
+WORDS = {
+    "extractor_epochs": "pre-training epochs", "extractor_mode": "extractor is", "eval_network": "evaluated on",
+    "eval_protocol": "protocol", "distill_network": "distilled with", "source_domain": "pre-trained on", "lr_img": "learning rate of images",
+}  # fmt: skip
+
+
+@dataclass
+class Sheet:
+    """A table for people: every entry is text. notes: what must be said below it."""
+
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self, title: str) -> str:
+        """Return it as a section of Markdown."""
+        lines = [f"## {title}", ""]
+        if self.columns:
+            lines += [_line(self.columns), "|" + "---|" * len(self.columns), *map(_line, self.rows), ""]
+        lines += [f"- {note}" for note in self.notes]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+@dataclass
+class Drawn:
+    """An artifact with the numbers of its cells and what the paper prints for them (None where it prints nothing)."""
+
+    artifact: Mapping[str, Any]
+    scale: str
+    spread: str
+    points: list[Point]
+    reported: list[Reported | None]
+
+    @property
+    def title(self) -> str:
+        """Title."""
+        return str(self.artifact["title"])
+
+    def get(self, key: str) -> Any:
+        """Return a key of the artifact that may be absent."""
+        return self.artifact.get(key)
+
+
+def word(column: str) -> str:
+    """Return how people call a column."""
+    return WORDS.get(column, column.replace("_", " "))
+
+
+def value(point: Point, spread: str) -> str:
+    """Return "49.5 ± 0.4" with its marks: † changed by the scale, ✕ diverged."""
+    if point.mean is None:
+        return "not run"
+    std = point.spread(spread)
+    marks = ("†" if point.scaled else "") + ("✕" if point.diverged else "")
+    return f"{point.mean:.1f}" + (f" ± {std:.1f}" if std is not None else "") + marks
+
+
+def varying(drawn: Drawn) -> list[str]:
+    """Return the coordinates that tell the cells apart, or that the artifact names, in reading order."""
+    named = list(dict.fromkeys([name for key in ("panel", "rows", "columns", "hue") for name in drawn.get(key) or ()]))
+    named += [drawn.get("x")] if drawn.get("x") and drawn.get("x") not in named else []
+    seen = {_column(drawn, name) for name in named}
+    found = list(named)
+    for name in all_columns(drawn.points):
+        column = _column(drawn, name)
+        if name not in named and len(set(column)) > 1 and column not in seen:  # one that equals another says nothing new
+            seen.add(column)
+            found.append(name)
+    return found
+
+
+def _column(drawn: Drawn, name: str) -> tuple[str, ...]:
+    return tuple(text(point.at.get(name)) for point in drawn.points)
+
+
+def all_columns(points: Iterable[Point]) -> list[str]:
+    """Return all coordinates of cells: those of the reported files first, in their order."""
+    found = dict.fromkeys(name for point in points for name in point.at)
+    return [name for name in COLUMNS if name in found] + [name for name in found if name not in COLUMNS]
+
+
+def long_csv(drawn: Drawn) -> str:
+    """Return one line a cell: all coordinates, all numbers, what the paper prints, what a scale changed, the ids."""
+    names = all_columns(drawn.points)
+    header = [*names, "mean", "std_all", "std_sets", "std_nets", "n", "best_on_test_mean", "diverged", "missing", "reported",
+              "reported_std", "reported_certainty", "difference", "scaled", "id", "score_id"]  # fmt: skip
+    rows = []
+    for point, printed in zip(drawn.points, drawn.reported, strict=True):
+        compared = compare(point, printed, drawn.spread)
+        paper = ["", "", ""] if printed is None else [f"{printed.sign}{printed.mean:g}", _number(printed.std), printed.certainty]
+        numbers = [_number(item) for item in (point.mean, point.std_all, point.std_sets, point.std_nets)]
+        rows.append([
+            *(text(point.at.get(name)) for name in names), *numbers, str(point.n), _number(point.best), str(point.diverged),
+            str(point.missing), *paper, _number(compared[0]) if compared else "", "; ".join(point.scaled), point.id, point.score_id,
+        ])  # fmt: skip
+    return to_csv(header, rows)
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return CSV with Unix line ends."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    return file.getvalue()
+
+
+def cells(drawn: Drawn) -> Sheet:
+    """Return one row a cell: reproduced, best on test, runs, reported, difference."""
+    names = varying(drawn)
+    printed = any(drawn.reported)
+    columns = [*map(word, names), "reproduced (%)", "best on test (%)", "runs", *(["reported (%)", "difference"] if printed else [])]
+    rows = []
+    for point, row in zip(drawn.points, drawn.reported, strict=True):
+        best = "" if point.best is None else f"{point.best:.1f}"
+        count = f"{point.n}" + (f", {point.diverged} diverged" if point.diverged else "")
+        count += f", {point.missing} files missing" if point.missing else ""
+        line = [*(text(point.at.get(name)) for name in names), value(point, drawn.spread), best, count]
+        rows.append(line + ([_printed(row), _difference(point, row, drawn)] if printed else []))
+    return Sheet(columns, rows, notes(drawn, names))
+
+
+def pivot(drawn: Drawn) -> Sheet:
+    """Return the table of a paper: `rows` by `columns`, the reported number beside the reproduced one.
+
+    Raises:
+        ConfigError: two cells share a row and a column.
+    """
+    down, across = list(drawn.get("rows") or ()), list(drawn.get("columns") or ())
+    heads = list(dict.fromkeys(tuple(text(point.at.get(name)) for name in across) for point in drawn.points))
+    body: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
+    for point, row in zip(drawn.points, drawn.reported, strict=True):
+        side, head = (tuple(text(point.at.get(name)) for name in names) for names in (down, across))
+        if head in body.setdefault(side, {}):
+            name = drawn.artifact["name"]
+            raise ConfigError(f"artifact {name}: two cells stand in row {side}, column {head}; name what differs in rows or columns")
+        compared = compare(point, row, drawn.spread)
+        sign = f", {compared[0]:+.1f}" if compared else ""
+        body[side][head] = value(point, drawn.spread) + (f" (paper {_printed(row)}{sign})" if row else "")
+    titles = [", ".join(f"{word(name)} {item}" for name, item in zip(across, head, strict=True) if item) for head in heads]
+    rows = [[*side, *(found.get(head, "") for head in heads)] for side, found in body.items()]
+    return Sheet([*map(word, down), *(title or "accuracy (%)" for title in titles)], rows, notes(drawn, [*down, *across]))
+
+
+def notes(drawn: Drawn, shown: Sequence[str]) -> list[str]:
+    """Return what must be said below an artifact: its note, constants, marks, what the scale changed."""
+    found = [str(drawn.get("note"))] if drawn.get("note") else []
+    same_everywhere = [name for name in all_columns(drawn.points) if name not in shown and len(set(_column(drawn, name))) == 1]
+    constants = [f"{word(name)} {_column(drawn, name)[0]}" for name in same_everywhere if _column(drawn, name)[0]]
+    if constants:
+        found.append("All cells: " + ", ".join(constants) + ".")
+    if any(point.n for point in drawn.points):
+        found.append(f"Test accuracy in percent, last epoch, mean ± standard deviation over {SPREAD_WORDS[drawn.spread]}.")
+    if mark(drawn):
+        found.append(mark(drawn))
+    if any(point.diverged for point in drawn.points):
+        found.append("✕ has runs that diverged; they count at the accuracy they had.")
+    unsure = sorted({row.certainty for row in drawn.reported if row and row.certainty != "exact"})
+    if unsure:
+        found.append(f"Reported numbers in brackets are not exact readings: {', '.join(unsure)} (see reported/README.md).")
+    return found
+
+
+def mark(drawn: Drawn) -> str:
+    """Return what the scale changed in the cells, or nothing."""
+    said = changes(point.scaled for point in drawn.points)
+    return f"† {drawn.scale}: {said}. Not the paper's setting, so not compared with its numbers." if said else ""
+
+
+def changes(scaled: Iterable[Sequence[str]]) -> str:
+    """Return what a scale changed, each key once: "extractor mlp_w64 or vit_w48_d2, iterations 60"."""
+    found: dict[str, dict[str, None]] = {}
+    for one in scaled:
+        for part in one:
+            key, _, item = part.rpartition(" ")
+            found.setdefault(key, {})[item] = None
+    return ", ".join(f"{key} {' or '.join(items)}".strip() for key, items in found.items())
+
+
+def _printed(row: Reported | None) -> str:
+    if row is None:
+        return ""
+    return str(row) if row.certainty == "exact" else f"[{row}]"
+
+
+def _difference(point: Point, row: Reported | None, drawn: Drawn) -> str:
+    if row is None or point.mean is None:
+        return ""
+    if point.scaled:
+        return f"not compared ({drawn.scale})"
+    compared = compare(point, row, drawn.spread)
+    assert compared is not None
+    difference, near = compared
+    if row.sign and not difference:
+        return "as stated"
+    return f"{difference:+.1f}" + ("" if near else " (outside)")
+
+
+def _number(item: float | None) -> str:
+    return "" if item is None else f"{item:.4f}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
