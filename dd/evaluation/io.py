@@ -39,6 +39,9 @@ def read_distilled(path: Path, dataset: Path | None = None) -> DistilledSet:
         )
     except KeyError as error:
         raise ArtifactError(f"{path}: is not a distilled set: it has no {error}") from None
+    stored = distilled.images if len(distilled.images) or distilled.indices is None else distilled.indices
+    if len(stored) != len(distilled.labels):
+        raise ArtifactError(f"{path}: holds {len(stored)} images, but {len(distilled.labels)} labels")
     if dataset is not None:
         facts = manifest(dataset)
         if meta.get("fingerprint") != facts["fingerprint"]:

@@ -24,12 +24,20 @@ DIGITS = 6  # of the training loss in `detail`
 
 
 def evaluate(
-    distilled: DistilledSet, network: str, name: str, protocol: Protocol, dataset: Path, set_: int, nets: Iterable[int], *, device: str = "cpu"
+    distilled: DistilledSet,
+    network: str,
+    name: str,
+    protocol: Protocol,
+    dataset: Path,
+    set_: int,
+    nets: Iterable[int],
+    *,
+    device: str = "cpu",
 ) -> list[Score]:
     """Return the score of one freshly initialised network for every number in `nets`.
 
-    Network k of set s is initialised and trained with random streams of its own, (s, "evaluate", network, k), so blocks of nets can be
-    made apart. The set and the test split are normalised with the set's mean and std.
+    Network k of set s is initialised and trained with random streams of its own, (s, "evaluate", network, k), so blocks of nets
+    can be made apart. The set and the test split are normalised with the set's mean and std.
 
     A training that diverges is a score with the status `diverged`, with where and how (`detail`: in the training or already in the
     distillation, step, loss, norm of the gradient), and the accuracy that the network then has.
@@ -88,15 +96,16 @@ def _check(distilled: DistilledSet, facts: dict[str, Any], shape: tuple[int, int
     images, labels, classes = distilled.images, distilled.labels, len(facts["classes"])
     if distilled.indices is None or len(images):
         if tuple(images.shape) != (len(labels), *shape):
-            raise ArtifactError(f"distilled set: images {tuple(images.shape)}; {facts['name']} and the labels need {(len(labels), *shape)}")
+            needed = (len(labels), *shape)
+            raise ArtifactError(f"distilled set: images {tuple(images.shape)}; its labels and {facts['name']} need {needed}")
     else:
         most = sum(facts["counts"]["train"])
         if len(distilled.indices) != len(labels) or not bool(((distilled.indices >= 0) & (distilled.indices < most)).all()):
             raise ArtifactError(f"distilled set: its positions must be {len(labels)} below {most}, the images of {facts['name']}")
     if not len(labels):
         raise ArtifactError("distilled set: has no images")
-    fits = labels.shape[1:] == (classes,) if labels.ndim == 2 else labels.ndim == 1 and 0 <= int(labels.min()) <= int(labels.max()) < classes
-    if not fits:
+    hard = labels.ndim == 1 and bool(((labels >= 0) & (labels < classes)).all())
+    if not hard and labels.shape[1:] != (classes,):
         raise ArtifactError(f"distilled set: labels {tuple(labels.shape)} do not fit the {classes} classes of {facts['name']}")
 
 

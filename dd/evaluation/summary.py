@@ -23,9 +23,9 @@ CONFIDENCE = 0.95
 class Summary:
     """One group of scores. Spreads have ddof 0, as the papers print them; None where there is a single value.
 
-    mean, std: over all scores. std_sets: over the means of sets. std_nets: over the networks of a set (root mean square over the sets
-    that have several). low, high: 95 % interval of the mean, Student's t. n, sets, diverged: numbers of scores, of sets, and of scores
-    with the status diverged, which count in all of these with the accuracy that they have.
+    mean, std: over all scores. std_sets: over the means of sets. std_nets: over the networks of a set (root mean square over the
+    sets that have several). low, high: 95 % interval of the mean, Student's t. n, sets, diverged: numbers of scores, of sets, and
+    of scores with the status diverged, which count in all of these with the accuracy that they have.
     """
 
     mean: float
@@ -66,15 +66,15 @@ def summarise(scores: Sequence[Score], column: Column = "accuracy_last") -> Summ
     means = [fmean(one.values()) for one in sets.values()]
     several = [pstdev(one.values()) ** 2 for one in sets.values() if len(one) > 1]
     observed = means if len(means) > 1 else values
-    mean = fmean(values)
+    centre = fmean(observed)  # the mean, but for sets of different size
     half = _t_quantile(len(observed) - 1) * stdev(observed) / math.sqrt(len(observed)) if len(observed) > 1 else None
     return Summary(
-        mean=mean,
+        mean=fmean(values),
         std=pstdev(values) if len(values) > 1 else None,
         std_sets=pstdev(means) if len(means) > 1 else None,
         std_nets=math.sqrt(fmean(several)) if several else None,
-        low=None if half is None else mean - half,
-        high=None if half is None else mean + half,
+        low=None if half is None else centre - half,
+        high=None if half is None else centre + half,
         n=len(values),
         sets=len(sets),
         diverged=sum(score.status == "diverged" for score in scores),

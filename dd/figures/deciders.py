@@ -116,7 +116,7 @@ def _limit(leaf: Limit, left: list[Point], id_: str) -> Outcome:
             it.low - leaf.value, it.high - leaf.value, it.error
         )  # fmt: skip
         verdict, slack = above(room, strict=False)
-        outcomes.append(Outcome(verdict, f"{it}, limit {leaf.value:g}", slack))
+        outcomes.append(Outcome(verdict, f"{it}, wanted {leaf.kind.replace('_', ' ')} {leaf.value:g}", slack))
     return values.together(outcomes)
 
 

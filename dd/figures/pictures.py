@@ -68,7 +68,7 @@ def grid(drawn: Drawn) -> Figure:
     across = min(len(first), 8 if many else 4)
     down = -(-len(first) // across)
     side = 1.6 if many else 2.5
-    made = figure(max(6.0, across * side), 0.8 + down * (side + 0.45))
+    made = figure(max(6.0, across * side), down * (side + 0.45))
     axes = made.subplots(down, across, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
@@ -113,7 +113,7 @@ def tsne(drawn: Drawn) -> Figure:
     cells: list[tuple[Mapping[str, Any], Point]] = list(zip(drawn.artifact["cells"], drawn.points, strict=True))
     across = min(len(cells), 3)
     down = -(-len(cells) // across)
-    made = figure(max(5.0, 3.6 * across), 0.9 + 3.4 * down)
+    made = figure(max(5.0, 3.6 * across), 3.4 * down)
     axes = made.subplots(down, across, squeeze=False).ravel()
     for axis in axes[len(cells) :]:
         axis.set_visible(False)
@@ -140,8 +140,8 @@ def _scatter(axis: Axes, path: str | None) -> None:
         return
     kept = int(finite[: len(real)].sum())
     axis.scatter(placed[:kept, 0], placed[:kept, 1], s=9, color="#BBBBBB", linewidths=0, label=f"real ({kept})")
-    made = len(placed) - kept
-    axis.scatter(placed[kept:, 0], placed[kept:, 1], s=34, color=COLOURS[1], edgecolors="white", linewidths=0.6, label=f"distilled ({made})")
+    name = f"distilled ({len(placed) - kept})"
+    axis.scatter(placed[kept:, 0], placed[kept:, 1], s=34, color=COLOURS[1], edgecolors="white", linewidths=0.6, label=name)
     lost = len(finite) - len(placed)
     axis.legend(loc="best", title=f"{lost} not finite, left out" if lost else None, title_fontsize=7)
 

@@ -84,12 +84,12 @@ def _draw(drawn: Drawn, one: Callable[..., None], *, from_zero: bool) -> Figure:
     panels, hues, places, groups, labels = _grouped(drawn)
     across = min(len(panels), 2)
     down = -(-len(panels) // across)
-    made = figure(6.8 if across == 1 else 10.4, 0.6 + 3.2 * down)
+    made = figure(7.0 if across == 1 else 10.4, 3.2 * down)
     axes = made.subplots(down, across, squeeze=False, sharey=True).ravel()
+    legend: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=False):
         for number, hue in enumerate(hues):
-            series = groups.get((panel, hue), {})
-            one(axis, series, places, number, len(hues), labels[hue], drawn.spread)
+            one(axis, groups.get((panel, hue), {}), places, (number, len(hues)), labels[hue], drawn.spread, legend)
         axis.set_xticks(range(len(places)), places)
         axis.set_xlim(-0.6, len(places) - 0.4)
         axis.set_xlabel(word(drawn.artifact["x"]))
@@ -99,8 +99,9 @@ def _draw(drawn: Drawn, one: Callable[..., None], *, from_zero: bool) -> Figure:
     for axis in axes[::across]:
         axis.set_ylabel("test accuracy (%)")
     _limits(axes[0], drawn, from_zero)
-    _legend(made, list(axes[: len(panels)]))
-    heading(made, drawn.title, mark(drawn))
+    names = [labels[hue] for hue in hues]
+    order = sorted(legend, key=lambda name: (names.index(name) if name in names else len(names), name))
+    heading(made, drawn.title, mark(drawn), {name: legend[name] for name in order if name})
     return made
 
 
@@ -114,65 +115,66 @@ def _limits(axis: Axes, drawn: Drawn, from_zero: bool) -> None:
     axis.set_ylim(0 if from_zero else max(0.0, low - room), top + 1.5 * room)
 
 
-def _legend(made: Figure, axes: Sequence[Axes]) -> None:
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    if len(found) > 1 or next(iter(found), ""):
-        longest = max(len(name) for name in found)
-        columns = max(1, min(len(found), int(made.get_figwidth() * 11 / (longest + 5))))
-        made.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns)
+def _bars(
+    axis: Axes, series: Series, places: list[str], which: tuple[int, int], name: str, spread: str, legend: dict[str, Any]
+) -> None:  # fmt: skip
+    from matplotlib.patches import Patch
 
-
-def _bars(axis: Axes, series: Series, places: list[str], number: int, count: int, name: str, spread: str) -> None:
+    number, count = which
     width = 0.8 / count
-    colour = COLOURS[number % len(COLOURS)]
-    hatch = "" if number < len(COLOURS) else "..."
-    axis.bar([0], [0], width, color=colour, hatch=hatch, edgecolor="white", label=name)  # the legend's sample, never hatched as diverged
+    plain: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "hatch": "" if number < len(COLOURS) else "...", "edgecolor": "white"}
+    legend.setdefault(name, Patch(**{"facecolor" if key == "color" else key: item for key, item in plain.items()}))
     for place, (point, printed) in series.items():
         x = places.index(place) + (number - (count - 1) / 2) * width
         if point.mean is None:
             small: dict[str, Any] = {"rotation": 90, "ha": "center", "fontsize": 6.5, "color": GREY}
             axis.annotate("not run", (x, 0), xytext=(0, 3), textcoords="offset points", **small)
             continue
-        style: dict[str, Any] = {"hatch": hatch, "edgecolor": "white", "linewidth": 0.6}
+        look = {**plain, "linewidth": 0.6}
         if point.diverged:
-            style = {"hatch": "xxxx", "edgecolor": RED, "linewidth": 0.0, "alpha": 0.55}
-        axis.bar(x, point.mean, width, color=colour, **style)
+            look |= {"hatch": "xxxx", "edgecolor": RED, "linewidth": 0.0, "alpha": 0.55}
+        axis.bar(x, point.mean, width, **look)
         std = point.spread(spread)
         if std is not None:
             axis.errorbar(x, point.mean, std, color=INK, elinewidth=0.9, capsize=1.8, capthick=0.9)
         if point.diverged:
-            _cross(axis, x, point.mean + (std or 0.0))
-        _paper(axis, x, point, printed)
+            _cross(axis, x, point.mean + (std or 0.0), legend)
+        _paper(axis, x, point, printed, legend)
 
 
-def _line(axis: Axes, series: Series, places: list[str], number: int, count: int, name: str, spread: str) -> None:
-    colour = COLOURS[number % len(COLOURS)]
+def _line(
+    axis: Axes, series: Series, places: list[str], which: tuple[int, int], name: str, spread: str, legend: dict[str, Any]
+) -> None:  # fmt: skip
+    number, _ = which
+    colour, marker = COLOURS[number % len(COLOURS)], "o" if number < len(COLOURS) else "s"
     run = sorted(((places.index(place), point) for place, (point, _) in series.items() if point.mean is not None), key=lambda pair: pair[0])
     x, means = [at for at, _ in run], [point.mean or 0.0 for _, point in run]
     spreads = [point.spread(spread) or 0.0 for _, point in run]
-    axis.plot(x, means, color=colour, marker="o" if number < len(COLOURS) else "s", markersize=4, linewidth=1.5, label=name)
+    (drawn,) = axis.plot(x, means, color=colour, marker=marker, markersize=4, linewidth=1.5)
+    legend.setdefault(name, drawn)
     if len(run) > 1:
         low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
         axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.errorbar(x, means, spreads, color=colour, fmt="none", elinewidth=0.9, capsize=2)
     for at, point in run:
         if point.diverged:
-            _cross(axis, at, point.mean or 0.0)
+            _cross(axis, at, point.mean or 0.0, legend)
     for place, (point, printed) in series.items():
         if point.mean is not None:
-            _paper(axis, places.index(place), point, printed)
+            _paper(axis, places.index(place), point, printed, legend)
 
 
-def _cross(axis: Axes, x: float, y: float) -> None:
-    axis.plot([x], [y], linestyle="none", marker="x", color=RED, markersize=6, markeredgewidth=1.6, zorder=5, label="diverged")
+def _cross(axis: Axes, x: float, y: float, legend: dict[str, Any]) -> None:
+    (drawn,) = axis.plot([x], [y], linestyle="none", marker="x", color=RED, markersize=6, markeredgewidth=1.6, zorder=5)
+    legend.setdefault("diverged", drawn)
 
 
-def _paper(axis: Axes, x: float, point: Point, printed: Reported | None) -> None:
+def _paper(axis: Axes, x: float, point: Point, printed: Reported | None, legend: dict[str, Any]) -> None:
     if printed is None or point.scaled:
         return
     shape, name = {"": ("D", "paper"), "<=": ("v", "paper: at most"), ">=": ("^", "paper: at least")}[printed.sign]
-    axis.errorbar([x], [printed.mean], None if printed.std is None else [printed.std], fmt=shape, color=INK, markerfacecolor="white",
-                  markersize=4, markeredgewidth=0.9, elinewidth=0.8, zorder=4, label=name)  # fmt: skip
+    if printed.std is not None:
+        axis.errorbar([x], [printed.mean], [printed.std], fmt="none", color=INK, elinewidth=0.8, zorder=4)
+    (drawn,) = axis.plot([x], [printed.mean], linestyle="none", marker=shape, color=INK, markerfacecolor="white", markersize=4,
+                         markeredgewidth=0.9, zorder=4)  # fmt: skip
+    legend.setdefault(name, drawn)

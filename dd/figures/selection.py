@@ -65,10 +65,13 @@ def pick(selector: Parts, points: Sequence[Point], where: Combination) -> tuple[
         for items in itertools.product(*(one[name] for name in names)):
             part = dict(zip(names, items, strict=True))
             if not any(agrees(point.at, part) and selected(point, [one]) for point in chosen):
-                lacking.append(", ".join(f"{name} {text(item)}" for name, item in part.items()))
+                lacking.append(_words(part, [{name: one[name] for name in names}]))
     return [point for point in chosen if point.n], lacking
 
 
 def _words(at: Mapping[str, Any], selector: Parts) -> str:
+    """Name a cell by the columns of which the selector takes several values, or by all of them."""
     names = dict.fromkeys(name for one in selector for name in one)
-    return ", ".join(f"{name} {text(at.get(name))}" for name in names)
+    values = {name: {text(item) for one in selector for item in one.get(name, ())} for name in names}
+    several = [name for name in names if len(values[name]) > 1]
+    return ", ".join(f"{name} {text(at.get(name))}" for name in several or names)

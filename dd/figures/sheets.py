@@ -15,7 +15,8 @@ from dd.figures.results import Point, text
 SPREAD_WORDS = {"all": "all sets and networks", "sets": "the means of sets", "nets": "the networks of a set"}
 WORDS = {
     "extractor_epochs": "pre-training epochs", "extractor_mode": "extractor is", "eval_network": "evaluated on",
-    "eval_protocol": "protocol", "distill_network": "distilled with", "source_domain": "pre-trained on", "lr_img": "learning rate of images",
+    "eval_protocol": "protocol", "distill_network": "distilled with", "source_domain": "pre-trained on",
+    "lr_img": "learning rate of images",
 }  # fmt: skip
 
 
@@ -187,7 +188,9 @@ def changes(scaled: Iterable[Sequence[str]]) -> str:
         for part in one:
             key, _, item = part.rpartition(" ")
             found.setdefault(key, {})[item] = None
-    return ", ".join(f"{key} {' or '.join(items)}".strip() for key, items in found.items())
+    first = ["dataset", "iterations"]
+    order = sorted(found, key=lambda key: first.index(key) if key in first else len(first))
+    return ", ".join(f"{key} {' or '.join(found[key])}".strip() for key in order)
 
 
 def _printed(row: Reported | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ def styled() -> Iterator[None]:
 
 
 def figure(width: float, height: float) -> Figure:
-    """Return an empty figure (inches) on the Agg canvas."""
+    """Return an empty figure on the Agg canvas; `heading` adds to its height (inches)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,10 +80,22 @@ def save(made: Figure, stem: Path) -> None:
             made.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
 
 
-def heading(made: Figure, title: str, note: str) -> None:
-    """Put a title above and a small note below a figure, both broken to its width."""
-    width = made.get_figwidth()
-    made.suptitle(textwrap.fill(title, int(width * 13)), x=0.01, ha="left", fontsize=10, fontweight="bold", color=INK)
-    if note:
-        wrapped = "\n".join(textwrap.fill(line, int(width * 19)) for line in note.split("\n"))
-        made.supxlabel(wrapped, x=0.01, ha="left", fontsize=6.8, color=GREY)
+def heading(made: Figure, title: str, note: str = "", legend: Mapping[str, Any] | None = None) -> None:
+    """Put a title and a legend (label -> artist) above a figure and a small note below it; the figure grows by what they need."""
+    width, height = made.get_size_inches()
+    titles = textwrap.wrap(title, int(width * 12)) or [""]
+    notes = [line for part in note.split("\n") for line in textwrap.wrap(part, int(width * 17))]
+    columns, rows = 1, 0
+    if legend:
+        columns = max(1, min(len(legend), int(width * 12.5 / (max(map(len, legend)) + 7))))
+        rows = -(-len(legend) // columns)
+    top = 0.12 + 0.19 * len(titles) + 0.2 * rows
+    bottom = 0.1 + 0.14 * len(notes)
+    total = height + top + bottom
+    made.set_size_inches(width, total)
+    made.set_layout_engine("constrained", rect=(0, bottom / total, 1, height / total))
+    made.text(0.1 / width, 1 - 0.08 / total, "\n".join(titles), va="top", fontsize=10, fontweight="bold", color=INK)
+    made.text(0.1 / width, 0.06 / total, "\n".join(notes), va="bottom", fontsize=6.8, color=GREY)
+    if legend:
+        anchor = (0.02 / width, 1 - (0.1 + 0.19 * len(titles)) / total)
+        made.legend(legend.values(), legend.keys(), loc="upper left", bbox_to_anchor=anchor, ncols=columns, borderaxespad=0, labelspacing=0.35)

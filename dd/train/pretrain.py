@@ -96,9 +96,8 @@ def pretrain(
 
 def _facts(config: PretrainConfig, dataset: Path) -> dict[str, Any]:
     facts = manifest(dataset)
-    wanted = {key: value for key, value in hashed(config.dataset).items() if value is not None}
-    for key, value in wanted.items():
-        if facts[key] != value:
+    for key, value in (("name", config.dataset.name), ("fingerprint", config.dataset.fingerprint)):
+        if value is not None and facts[key] != value:
             raise ArtifactError(f"{Path(dataset) / 'manifest.json'}: {key}: is {facts[key]!r}, the configuration asks for {value!r}")
     return facts
 

@@ -1,0 +1,162 @@
+"""Draw one paper: every table and figure as csv, md, png and pdf, and the verdicts on its claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dd.artifacts import write_json, write_text
+from dd.errors import ConfigError, nearest
+from dd.figures import listings, pictures, plots, sheets
+from dd.figures.checks import judge
+from dd.figures.claims import Claim, Listed, load_claims
+from dd.figures.reported import Reported, compare, find, load_reported
+from dd.figures.results import SPREADS, Point, read_cell
+from dd.figures.sheets import Drawn, Sheet
+from dd.figures.style import save, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# kind -> (table for people, figure); without a figure of its own, the table is drawn as a picture
+OVER_CELLS: dict[str, tuple[Callable[[Drawn], Sheet], Callable[[Drawn], Figure] | None]] = {
+    "bars": (sheets.cells, plots.bars),
+    "line": (sheets.cells, plots.line),
+    "table": (sheets.pivot, None),
+    "grid": (sheets.cells, pictures.grid),
+    "tsne": (sheets.cells, pictures.tsne),
+}
+OTHERS = ("settings", "design", "cost", "absent")
+
+
+def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
+    """Write {artifact}.csv, .md, .png, .pdf of every artifact, paper.json (what the report needs), and claims.json.
+
+    Equal inputs give equal bytes, but for tables of cost.
+
+    Args:
+        job: what `Plan.drawing` returns: paper, title, scale, spread (all | sets | nets), reported and claims (paths, or None), and
+            artifacts, each with name, title, kind, its looks and its cells (at, scaled, id, score_id, config, scores, sets, analysis).
+
+    Raises:
+        ConfigError: an unknown kind or spread, an artifact whose looks do not fit its cells, a mistake in the claims or reported rows.
+        ArtifactError: a damaged score, image or embedding file. Files that are not there are shown as not run.
+    """
+    spread = job.get("spread", "all")
+    if spread not in SPREADS:
+        raise ConfigError(f"paper {job['paper']}: spread {spread!r}{nearest(spread, SPREADS)}")
+    path = job.get("reported")
+    reported = load_reported(Path(path)) if path and Path(path).exists() else []  # an experiment of ours prints nothing
+    listed: list[Listed] = []
+    claims: list[Claim] = []
+    if job.get("claims"):
+        listed, claims = load_claims(Path(job["claims"])).of(job["paper"])
+    out_dir.mkdir(parents=True, exist_ok=True)
+    drawn = [_read(artifact, job["scale"], spread, reported) for artifact in job["artifacts"]]
+    pages = []
+    with styled():
+        for one in drawn:
+            pages.append(_artifact(one, job["artifacts"], out_dir))
+    cells = [(str(one.artifact["name"]), point) for one in drawn for point in one.points]
+    verdicts = [_verdict(claim, cells) for claim in claims]
+    about = {key: job[key] for key in ("paper", "title", "scale")}
+    runs = _run_files(job["artifacts"])
+    write_json(out_dir / "paper.json", {**about, "artifacts": pages, "counts": _counts(drawn), "listed": _listed(listed, job["artifacts"]),
+                                        "scaled": sheets.changes(point.scaled for _, point in cells), "runs": runs})  # fmt: skip
+    write_json(out_dir / "claims.json", verdicts)
+
+
+def _read(artifact: Mapping[str, Any], scale: str, spread: str, reported: Sequence[Reported]) -> Drawn:
+    if artifact["kind"] not in (*OVER_CELLS, *OTHERS):
+        raise ConfigError(f"artifact {artifact['name']}: kind {artifact['kind']!r}{nearest(artifact['kind'], (*OVER_CELLS, *OTHERS))}")
+    over_cells = artifact["kind"] in OVER_CELLS and not artifact.get("absent")
+    points = [read_cell(cell) for cell in artifact["cells"]] if over_cells else []
+    return Drawn(artifact, scale, spread, points, [find(reported, artifact["name"], point.at) for point in points])
+
+
+def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Path) -> dict[str, Any]:
+    """Write the four files of an artifact; return what the report shows of it."""
+    artifact = drawn.artifact
+    kind = "absent" if artifact.get("absent") else artifact["kind"]
+    made: Figure | None = None
+    if kind in OVER_CELLS and not drawn.points:
+        raise ConfigError(f"artifact {artifact['name']}: kind {kind} has no cells to draw; give it a matrix, use, or absent")
+    if kind in OVER_CELLS:
+        sheet_of, figure_of = OVER_CELLS[kind]
+        sheet, table = sheet_of(drawn), sheets.long_csv(drawn)
+        made = figure_of(drawn) if figure_of else None
+    elif kind == "cost":
+        sheet, header, rows = listings.cost(artifact)
+        table = sheets.to_csv(header, rows)
+    else:
+        sheet = _listing(kind, drawn, artifacts)
+        table = sheets.to_csv(sheet.columns or ["absent"], sheet.rows or ([[str(artifact.get("absent"))]] if kind == "absent" else []))
+    save(made or pictures.table(drawn.title, sheet), out_dir / artifact["name"])
+    write_text(out_dir / f"{artifact['name']}.csv", table)
+    write_text(out_dir / f"{artifact['name']}.md", sheet.markdown(drawn.title))
+    return {"name": artifact["name"], "title": drawn.title, "kind": kind, "picture": made is not None, "columns": sheet.columns,
+            "rows": sheet.rows, "notes": sheet.notes, "chosen": _chosen(artifact)}  # fmt: skip
+
+
+def _listing(kind: str, drawn: Drawn, artifacts: Sequence[Mapping[str, Any]]) -> Sheet:
+    if kind == "settings":
+        return listings.settings(drawn.artifact, drawn.scale)
+    if kind == "design":
+        return listings.design(drawn.artifact, artifacts)
+    if not drawn.get("absent"):
+        raise ConfigError(f"artifact {drawn.artifact['name']}: kind absent needs absent, the reason")
+    return listings.absent(drawn.artifact)
+
+
+def _chosen(artifact: Mapping[str, Any]) -> dict[str, str]:
+    chosen = artifact.get("chosen") or {}
+    return {str(key): str(reason) for key, reason in chosen.items()}
+
+
+def _verdict(claim: Claim, cells: Sequence[tuple[str, Point]]) -> dict[str, Any]:
+    found = judge(claim, cells)
+    chosen = [leaf.chosen for leaf in claim.leaves() if leaf.chosen]
+    return {"id": claim.id, "claim": claim.claim, "artifact": claim.artifact, "verdict": found.verdict, "reason": found.reason,
+            "scaled": found.scaled, "chosen": chosen, "note": claim.note}  # fmt: skip
+
+
+def _counts(drawn: Sequence[Drawn]) -> dict[str, int]:
+    """Return numbers for the scorecard; a cell that stands in several artifacts counts once."""
+    cells: dict[str, tuple[Point, Reported | None, str]] = {}
+    for one in drawn:
+        for point, row in zip(one.points, one.reported, strict=True):
+            cells.setdefault(json.dumps([point.id, point.score_id, sorted(point.at.items())]), (point, row, one.spread))
+    compared = [found for point, row, spread in cells.values() if (found := compare(point, row, spread))]
+    points = [point for point, _, _ in cells.values()]
+    return {
+        "cells": len(points),
+        "run": sum(bool(point.n) for point in points),
+        "diverged": sum(bool(point.diverged) for point in points),
+        "scaled": sum(bool(point.scaled) for point in points),
+        "reported": sum(row is not None for _, row, _ in cells.values()),
+        "compared": len(compared),
+        "within": sum(near for _, near in compared),
+    }
+
+
+def _listed(listed: Sequence[Listed], artifacts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return what became of every artifact of the paper: drawn, settings only, or absent with its reason."""
+    drawn = {artifact["name"]: artifact for artifact in artifacts}
+    found = []
+    for one in listed:
+        artifact = drawn.get(one.name)
+        reason = one.absent or "the paper file has no artifact of this name"
+        if artifact is not None:
+            reason = artifact.get("absent") or ""
+        state = "absent" if reason else "settings only" if artifact and artifact["kind"] in ("settings", "design") else "drawn"
+        found.append({"name": one.name, "title": one.title, "state": state, "reason": reason})
+    return found
+
+
+def _run_files(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return where the run.json of every evaluation and distillation lies, if it is there."""
+    scores = {str(Path(path).with_suffix(".run.json")) for artifact in artifacts for cell in artifact["cells"] for path in cell["scores"]}
+    sets = {str(Path(folder) / "run.json") for artifact in artifacts for cell in artifact["cells"] for folder in cell["sets"]}
+    return sorted(scores | sets)

@@ -1,0 +1,182 @@
+"""Evaluation: fresh networks on a set, tested on the prepared test split."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from dd import evaluation, networks
+from dd.config import parse
+from dd.data.load import load, manifest
+from dd.data.pool import RealPool
+from dd.errors import ArtifactError
+from dd.evaluation.run import evaluate
+from dd.rng import stream
+from dd.train.supervised import accuracy, fit
+from dd.types import DistilledSet
+
+NET = "convnet3_in_w8"
+
+
+@pytest.fixture(scope="module")
+def digits(digits_dir):
+    facts = manifest(digits_dir)
+    stats = facts["lineages"]["dc"]
+    return RealPool(*load(digits_dir, "train"), 10, **stats), RealPool(*load(digits_dir, "test"), 10, **stats)
+
+
+def random_set(digits, ipc, *, images=True, seed=0):
+    train, _ = digits
+    index = train.draw(stream(seed, "test"), ipc).flatten()
+    x = train.raw(index) if images else torch.empty(0, 1, 16, 16)
+    return DistilledSet(x, train.y(index), *train.statistics, indices=index)
+
+
+def settings(name="dc", **fields):
+    return parse(evaluation.config_of(name), fields, "test")
+
+
+def score(distilled, digits_dir, protocol, nets=(0,), name="dc", set_=0, network=NET):
+    return evaluate(distilled, network, name, protocol, digits_dir, set_, nets)
+
+
+@pytest.mark.parametrize("name", evaluation.names())
+def test_ten_random_images_a_class_teach_something(name, digits, digits_dir):
+    made = score(random_set(digits, 10), digits_dir, settings(name, epochs=60, lr=0.05), name=name)
+    assert made[0].accuracy_last > 0.4
+    assert made[0].status == "ok"
+    assert (made[0].network, made[0].protocol, made[0].set, made[0].net) == (NET, name, 0, 0)
+
+
+def test_it_is_the_supervised_loop_and_one_reading_at_the_end(digits, digits_dir):
+    distilled = random_set(digits, 2)
+    protocol = settings(epochs=4)
+    (made,) = score(distilled, digits_dir, protocol, nets=[5], set_=3)
+    net = networks.build(NET, 1, (16, 16), 10, 3, "evaluate", NET, 5)
+    train, test = digits
+    x = (distilled.images - train.statistics[0].view(1, 1, 1, 1)) / train.statistics[1].view(1, 1, 1, 1)
+    fitted = fit(net, lambda i: (x[i], distilled.labels[i]), 20, protocol, seed=3, names=("evaluate", NET, 5), first_epoch=0, last_epoch=5,
+                 shape=(1, 16, 16), flip=False, use="eval")  # fmt: skip
+    value, per_class = accuracy(net, lambda i: (test.x(i), test.y(i)), len(test), 10)
+    assert (made.accuracy_last, made.per_class) == (value, per_class)
+    assert made.accuracy_best_on_test == value
+    assert made.detail == {"train_loss": round(fitted.loss, 6)}
+
+
+def test_equal_calls_give_equal_scores_and_blocks_of_nets_do_not_matter(digits, digits_dir):
+    distilled, protocol = random_set(digits, 1), settings("idc", epochs=4)
+    together = score(distilled, digits_dir, protocol, nets=range(3))
+    assert together == score(distilled, digits_dir, protocol, nets=range(3))
+    apart = [*score(distilled, digits_dir, protocol, nets=[2]), *score(distilled, digits_dir, protocol, nets=[0, 1])]
+    assert sorted(apart, key=lambda made: made.net) == together
+    losses = {made.detail["train_loss"] for made in [*together, *score(distilled, digits_dir, protocol, set_=1)]}
+    assert len(losses) == 4, "networks and sets differ"
+
+
+def test_idc_reads_the_test_split_four_times_and_keeps_last_and_best_apart(digits, digits_dir, monkeypatch):
+    from dd.evaluation import run
+
+    epochs, values = [], iter([0.1, 0.8, 0.3, 0.2])
+
+    def told(*args, on_epoch, **named):
+        return fit(*args, **named, on_epoch=lambda epoch: (epochs.append(epoch), on_epoch(epoch)))
+
+    read_at = []
+
+    def reading(net, fetch, n, classes):
+        read_at.append(epochs[-1])
+        return next(values), [0.5] * classes
+
+    monkeypatch.setattr(run, "fit", told)
+    monkeypatch.setattr(run, "accuracy", reading)
+    (made,) = score(random_set(digits, 1), digits_dir, settings("idc", epochs=8), name="idc")
+    assert read_at == [2, 4, 6, 8]
+    assert (made.accuracy_last, made.accuracy_best_on_test) == (0.2, 0.8)
+
+
+def test_per_class_accuracies_are_weighted_to_the_whole(digits, digits_dir):
+    (made,) = score(random_set(digits, 5), digits_dir, settings(epochs=20))
+    _, test = digits
+    counts = torch.bincount(test.labels, minlength=10).tolist()
+    assert len(made.per_class) == 10
+    assert made.accuracy_last == pytest.approx(sum(a * n for a, n in zip(made.per_class, counts, strict=True)) / sum(counts))
+    assert len(set(made.per_class)) > 1
+
+
+def test_a_set_of_positions_equals_the_set_of_their_images(digits, digits_dir):
+    protocol = settings(epochs=3, batch=7)
+    stored, positions = (score(random_set(digits, 2, images=images), digits_dir, protocol) for images in (True, False))
+    assert stored == positions
+
+
+def test_positions_are_never_made_float_at_once(digits, digits_dir, monkeypatch):
+    largest, x = [], RealPool.x
+    monkeypatch.setattr(RealPool, "x", lambda self, index: (largest.append(len(index)), x(self, index))[1])
+    train, _ = digits
+    whole = DistilledSet(torch.empty(0, 1, 16, 16), train.labels, *train.statistics, indices=torch.arange(len(train)))
+    score(whole, digits_dir, settings(epochs=1))
+    assert max(largest) <= 500
+
+
+def test_the_sets_own_statistics_normalise_both_sides(digits, digits_dir):
+    distilled, protocol = random_set(digits, 3), settings(epochs=10)
+    base = score(distilled, digits_dir, protocol)
+    other = dataclasses.replace(distilled, mean=torch.tensor([0.5]), std=torch.tensor([0.25]))
+    assert score(other, digits_dir, protocol) != base
+    (made,) = score(other, digits_dir, protocol)
+    net = networks.build(NET, 1, (16, 16), 10, 0, "evaluate", NET, 0)
+    x = (distilled.images - 0.5) / 0.25
+    fit(net, lambda i: (x[i], distilled.labels[i]), 30, protocol, seed=0, names=("evaluate", NET, 0), first_epoch=0, last_epoch=11,
+        shape=(1, 16, 16), flip=False, use="eval")  # fmt: skip
+    _, test = digits
+    value, _ = accuracy(net, lambda i: ((test.raw(i) - 0.5) / 0.25, test.y(i)), len(test), 10)
+    assert made.accuracy_last == value
+
+
+def test_soft_labels(digits, digits_dir):
+    distilled = random_set(digits, 3)
+    soft = dataclasses.replace(distilled, labels=torch.nn.functional.one_hot(distilled.labels, 10).float())
+    (hard_score,), (soft_score,) = (score(made, digits_dir, settings(epochs=5)) for made in (distilled, soft))
+    assert soft_score.detail["train_loss"] == pytest.approx(hard_score.detail["train_loss"], abs=1e-5)
+    flat = dataclasses.replace(distilled, labels=torch.full((30, 10), 0.1))
+    assert score(flat, digits_dir, settings(epochs=5))[0].detail["train_loss"] >= math.log(10)
+
+
+def test_a_training_that_diverges_is_a_score(digits, digits_dir):
+    (made,) = score(random_set(digits, 2), digits_dir, settings(epochs=9, lr=1e18))
+    assert made.status == "diverged"
+    assert made.detail["diverged_in"] == "training"
+    assert {"epoch", "step", "loss", "grad_norm"} < set(made.detail)
+    assert 0 <= made.accuracy_last <= made.accuracy_best_on_test <= 1
+    assert len(made.per_class) == 10
+    json.dumps(dataclasses.asdict(made), allow_nan=False)
+
+
+def test_a_set_whose_distillation_diverged_says_so(digits, digits_dir):
+    distilled = random_set(digits, 2)
+    distilled.meta["diverged"] = {"step": 20, "loss": "inf", "grad_norm": "nan"}
+    (made,) = score(distilled, digits_dir, settings(epochs=2))
+    assert made.status == "diverged"
+    assert made.detail == {"diverged_in": "distillation", "step": 20, "loss": "inf", "grad_norm": "nan"}
+    distilled.images.fill_(math.nan)
+    (broken,) = score(distilled, digits_dir, settings(epochs=2))
+    assert broken.accuracy_last == 0
+    assert broken.detail["diverged_in"] == "distillation"
+
+
+def test_sets_that_do_not_fit_are_refused(digits, digits_dir):
+    good = random_set(digits, 2)
+    for message, change in [
+        ("images", {"images": torch.rand(20, 3, 16, 16)}),
+        ("images", {"images": torch.rand(19, 1, 16, 16)}),
+        ("images", {"images": torch.empty(0, 1, 16, 16), "indices": None}),
+        ("labels", {"labels": good.labels + 1}),
+        ("labels", {"labels": torch.full((20, 9), 1 / 9)}),
+        ("positions", {"images": torch.empty(0, 1, 16, 16), "indices": good.indices + 1437}),
+        ("positions", {"images": torch.empty(0, 1, 16, 16), "indices": good.indices[1:]}),
+        ("no images", {"images": torch.empty(0, 1, 16, 16), "indices": good.indices[:0], "labels": good.labels[:0]}),
+    ]:
+        with pytest.raises(ArtifactError, match=message):
+            score(dataclasses.replace(good, **change), digits_dir, settings(epochs=1))
