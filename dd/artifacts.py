@@ -45,11 +45,18 @@ def atomic(path: Path | str) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes 0600, which would hide results from a group
         os.replace(temporary, path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -231,13 +231,16 @@ def record(args: Namespace) -> None:
 
 def show(args: Namespace) -> None:
     """Write a distilled set as an image."""
+    from dd.data.load import load
     from dd.evaluation.io import read_distilled
     from dd.images import write_grid
 
     distilled = read_distilled(args.file, args.dataset)
     images, labels = distilled.images, distilled.labels
     if not len(images):
-        raise ConfigError(f"{args.file}: holds positions, not images; name its prepared dataset with --dataset")
+        if args.dataset is None:
+            raise ConfigError(f"{args.file}: holds positions, not images; name its prepared dataset with --dataset")
+        images = load(args.dataset, "train")[0][distilled.indices].float() / 255
     out = args.out or args.file.with_suffix(".png")
     write_grid(out, images, labels)
     print(out)

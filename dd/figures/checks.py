@@ -39,8 +39,9 @@ def judge(claim: Claim, cells: Iterable[tuple[str, Point]]) -> Verdict:
         there = [point for point in points if agrees(point.at, combination)]
         outcomes.append(_all([_leaf(leaf, there, combination, claim.id) for leaf in claim.leaves()]))
     used = [point for point in points if point.n and any(selected(point, side) for leaf in claim.leaves() for side in leaf.sides())]
-    scaled = any(point.scaled for point in used)
-    return Verdict(_overall([o.verdict for o in outcomes]), _reason(list(zip(found, outcomes, strict=True)), used), scaled)
+    verdict = _overall([outcome.verdict for outcome in outcomes])
+    scaled = verdict != NOT_RUN and any(point.scaled for point in used)
+    return Verdict(verdict, _reason(list(zip(found, outcomes, strict=True)), used), scaled)
 
 
 def _overall(verdicts: Sequence[str]) -> str:

@@ -64,6 +64,7 @@ def grid(drawn: Drawn) -> Figure:
     for folder, point in zip(folders, drawn.points, strict=True):
         first.setdefault(folder, point)
     names = _labels(drawn, list(first.values()))
+    several = len({text(point.at.get("eval_network")) for point in drawn.points}) > 1  # one set, judged by several networks
     many = len(first) > 24
     across = min(len(first), 8 if many else 4)
     down = -(-len(first) // across)
@@ -74,7 +75,9 @@ def grid(drawn: Drawn) -> Figure:
         axis.axis("off")
     for axis, (folder, point), name in zip(axes, first.items(), names, strict=False):
         _image(axis, folder / "grid.png")
-        axis.set_title(textwrap.fill(name, int(side * 13)) + f"\n{value(point, drawn.spread)}", fontsize=6.5 if many else 8, color=INK)
+        judge = f" on {text(point.at.get('eval_network'))}" if several else ""
+        said = f"{textwrap.fill(name, int(side * 13))}\n{value(point, drawn.spread)}{judge}"
+        axis.set_title(said, fontsize=6.5 if many else 8, color=INK)
     heading(made, drawn.title, mark(drawn))
     return made
 

@@ -61,7 +61,7 @@ def _paper(folder: Path) -> dict[str, Any]:
     try:
         shared = _shared([artifact["chosen"] for artifact in page["artifacts"]])
         for artifact in page["artifacts"]:
-            artifact["own_chosen"] = {key: reason for key, reason in artifact["chosen"].items() if key not in shared}
+            artifact["own_chosen"] = {key: reason for key, reason in artifact["chosen"].items() if shared.get(key) != reason}
             artifact["image"], artifact["width"] = _image(folder / f"{artifact['name']}.png") if artifact["picture"] else (None, None)
         verdicts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
         return {**page, "claims": claims, "verdicts": verdicts, "chosen": shared, "provenance": _provenance(page["runs"])}
@@ -70,9 +70,14 @@ def _paper(folder: Path) -> dict[str, Any]:
 
 
 def _shared(every: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the choices that all artifacts of a paper share: they are shown once."""
-    first = every[0] if every else {}
-    return {key: reason for key, reason in first.items() if all(one.get(key) == reason for one in every)}
+    """Return the choices of the paper as a whole, shown once: the commonest reason of each that most of its artifacts have."""
+    shared = {}
+    for key in dict.fromkeys(key for one in every for key in one):
+        reasons = [one[key] for one in every if key in one]
+        commonest = max(dict.fromkeys(reasons), key=reasons.count)
+        if 2 * reasons.count(commonest) > len(every):
+            shared[key] = commonest
+    return shared
 
 
 def _image(path: Path) -> tuple[str, int]:

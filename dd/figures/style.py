@@ -98,4 +98,5 @@ def heading(made: Figure, title: str, note: str = "", legend: Mapping[str, Any] 
     made.text(0.1 / width, 0.06 / total, "\n".join(notes), va="bottom", fontsize=6.8, color=GREY)
     if legend:
         anchor = (0.02 / width, 1 - (0.1 + 0.19 * len(titles)) / total)
-        made.legend(legend.values(), legend.keys(), loc="upper left", bbox_to_anchor=anchor, ncols=columns, borderaxespad=0, labelspacing=0.35)
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": anchor, "borderaxespad": 0}
+        made.legend(legend.values(), legend.keys(), ncols=columns, labelspacing=0.35, **place)

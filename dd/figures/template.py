@@ -50,7 +50,8 @@ code { font: 12.5px ui-monospace, SFMono-Regular, Menlo, monospace; }
 <h3>Scorecard</h3>
 <div class="scroll"><table class="wide">
 <tr><th>paper</th>{% for verdict in verdicts %}<th class="n">{{ verdict }}</th>{% endfor %}
-<th class="n">cells run</th><th class="n">diverged</th><th class="n">changed by scale</th><th class="n">compared</th><th class="n">within</th></tr>
+<th class="n">cells run</th><th class="n">diverged</th><th class="n">changed by scale</th>
+<th class="n">compared</th><th class="n">within</th></tr>
 {% for paper in papers %}
 <tr><td><a href="#{{ paper.paper }}">{{ paper.title }}</a></td>
 {% for verdict in verdicts %}<td class="n">{{ paper.verdicts[verdict] }}</td>{% endfor %}
@@ -60,13 +61,14 @@ code { font: 12.5px ui-monospace, SFMono-Regular, Menlo, monospace; }
 {% endfor %}
 </table></div>
 <p class="small soft">The first four columns count claims by verdict. <i>Compared</i>: cells that stand beside a number which the paper
-prints, at the paper's own settings, of all that have one. <i>Within</i>: those at most max(1.0 point, 2 standard deviations) away.</p>
+prints, at the paper's own settings, of all that have one. <i>Within</i>: those at most max(1.0 point, 2 standard deviations) away
+from it (from a bound: on its wrong side).</p>
 </div>
 
 {% if scaled %}
 <div class="warn"><b>This is not the papers' setting.</b>
-{% if digits %}Handwritten digits cannot rank methods: differences here say nothing about the papers' claims.{% else %}Differences
-here need not be those at the papers' settings.{% endif %}
+{% if digits %}Handwritten digits cannot rank methods: differences here say nothing about the papers' claims. {% else %}Differences
+here need not be those at the papers' settings. {% endif %}
 Cells that the scale changed are marked † and are never compared with printed numbers; verdicts on claims are of this scale only.
 {% for paper in papers if paper.scaled %}<p class="small"><b>{{ paper.paper }}</b>, changed: {{ paper.scaled }}.</p>{% endfor %}
 </div>
@@ -77,7 +79,8 @@ Cells that the scale changed are marked † and are never compared with printed 
 {% for paper in papers %}
 <section id="{{ paper.paper }}">
 <h2>{{ paper.title }}</h2>
-<nav class="small">{% for artifact in paper.artifacts %}<a href="#{{ paper.paper }}-{{ artifact.name }}">{{ artifact.name }}</a>{% endfor %}</nav>
+<nav class="small">{% for artifact in paper.artifacts %}
+<a href="#{{ paper.paper }}-{{ artifact.name }}">{{ artifact.name }}</a>{% endfor %}</nav>
 
 {% if paper.claims %}
 <div class="card" id="{{ paper.paper }}-claims"><h3>Claims{{ " at scale " ~ scale if paper.scaled else "" }}</h3>
@@ -87,7 +90,8 @@ Cells that the scale changed are marked † and are never compared with printed 
 <tr><td><span class="v {{ claim.verdict | replace(' ', '') }}">{{ claim.verdict }}{{ "†" if claim.scaled }}</span></td>
 <td>{{ claim.claim }} <span class="soft small">{{ claim.id }}, {{ claim.artifact }}</span>
 {% if claim.note %}<br><span class="small soft">{{ claim.note }}</span>{% endif %}</td>
-<td class="small">{{ claim.reason }}{% for reason in claim.chosen %}<br><span class="soft">Chosen by us: {{ reason }}</span>{% endfor %}</td></tr>
+<td class="small">{{ claim.reason }}
+{% for reason in claim.chosen %}<br><span class="soft">Chosen by us: {{ reason }}</span>{% endfor %}</td></tr>
 {% endfor %}
 </table></div>
 <p class="small soft">± is the standard error here. Undecided: a difference within it, a single run, too few points, or cells that are
@@ -99,7 +103,10 @@ missing. {% if paper.scaled %}† judged on cells that the scale changed; says n
 <h3>{{ artifact.title }}</h3>
 {% if artifact.image %}<img src="{{ artifact.image }}" alt="{{ artifact.title }}" width="{{ artifact.width }}">{% endif %}
 {% if artifact.rows %}
-{% if artifact.image %}<details{% if artifact.rows | length <= 12 %} open{% endif %}><summary>{{ artifact.rows | length }} rows</summary>{% endif %}
+{% if artifact.image %}
+<details{{ " open" if artifact.rows | length <= 12 }}>
+<summary>{{ artifact.rows | length }} row{{ "s" if artifact.rows | length > 1 }}</summary>
+{% endif %}
 <div class="scroll"><table>
 <tr>{% for column in artifact.columns %}<th>{{ column }}</th>{% endfor %}</tr>
 {% for row in artifact.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -107,7 +114,9 @@ missing. {% if paper.scaled %}† judged on cells that the scale changed; says n
 {% if artifact.image %}</details>{% endif %}
 {% endif %}
 {% if artifact.notes %}<ul>{% for note in artifact.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
-{% if artifact.own_chosen %}<ul>{% for key, reason in artifact.own_chosen.items() %}<li>Chosen, {{ key }}: {{ reason }}</li>{% endfor %}</ul>{% endif %}
+{% if artifact.own_chosen %}
+<ul>{% for key, reason in artifact.own_chosen.items() %}<li>Chosen here, {{ key }}: {{ reason }}</li>{% endfor %}</ul>
+{% endif %}
 </div>
 {% endfor %}
 
@@ -118,7 +127,8 @@ missing. {% if paper.scaled %}† judged on cells that the scale changed; says n
 {% if paper.listed %}
 <details class="card"><summary>Every table and figure of the paper ({{ paper.listed | length }})</summary>
 <table><tr><th>in the paper</th><th>title</th><th>here</th></tr>
-{% for one in paper.listed %}<tr><td>{{ one.name }}</td><td>{{ one.title }}</td><td>{{ one.state }}{{ ": " ~ one.reason if one.reason }}</td></tr>
+{% for one in paper.listed %}<tr><td>{{ one.name }}</td><td>{{ one.title }}</td>
+<td>{{ one.state }}{{ ": " ~ one.reason if one.reason }}</td></tr>
 {% endfor %}</table></details>
 {% endif %}
 <details class="card"><summary>How these numbers were made</summary>

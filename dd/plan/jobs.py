@@ -264,11 +264,12 @@ class Plan:
         inputs = {path: None for cell in cells for path in cell.scores}
         inputs |= {f"{folder_}/grid.png": None for cell in cells for folder_ in cell.sets}
         inputs |= {cell.analysis: None for cell in cells if cell.analysis}
-        outputs = [f"{folder}/{artifact}.{suffix}" for artifact in paper.artifacts for suffix in DRAWN]
+        outputs = [f"{folder}/paper.json", *(f"{folder}/{artifact}.{suffix}" for artifact in paper.artifacts for suffix in DRAWN)]
+        printed = [path for path in (self._reported(name), self._claims(paper)) if path and Path(path).exists()]
         self.jobs[f"{folder}/claims.json"] = Job(
             "artifact",
             [f"{folder}/claims.json", *outputs],
-            list(inputs),
+            [*inputs, *printed],
             {"paper": name, "digest": digest(self.drawing(name))},
             ["dd.figures", "dd.figures.paper"],
             {"paper": name},
@@ -289,9 +290,14 @@ class Plan:
             artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(cell, paper) for cell in cells]})
         return {
             "paper": name, "title": paper.title, "scale": self.scale.scale, "spread": paper.spread, "artifacts": artifacts,
-            "reported": str(self.folder / "reported" / f"{name}.csv"),
-            "claims": str(self.folder / "reported" / "claims.yaml") if paper.claims else None,
+            "reported": self._reported(name), "claims": self._claims(paper),
         }  # fmt: skip
+
+    def _reported(self, name: str) -> str:
+        return str(self.folder / "reported" / f"{name}.csv")
+
+    def _claims(self, paper: Paper) -> str | None:
+        return str(self.folder / "reported" / "claims.yaml") if paper.claims else None
 
     def _setting(self, expression: Any, cell: Cell) -> Any:
         """Return a setting of the extractor that a cell really uses: a name, or a product of names such as "mlp_ratio * width"."""
@@ -395,7 +401,8 @@ class Plan:
             if id(job) in order:
                 return
             for path in job.inputs:
-                visit(maker[path])
+                if path in maker:  # not a file of the project itself
+                    visit(maker[path])
             order[id(job)] = job
 
         for name in papers:

@@ -50,18 +50,22 @@ def test_ten_random_images_a_class_teach_something(name, digits, digits_dir):
     assert (made[0].network, made[0].protocol, made[0].set, made[0].net) == (NET, name, 0, 0)
 
 
-def test_it_is_the_supervised_loop_and_one_reading_at_the_end(digits, digits_dir):
+@pytest.mark.parametrize(("name", "passes"), [("dc", 5), ("idc", 4)])
+def test_it_is_the_supervised_loop_with_the_students_augmentation(digits, digits_dir, name, passes):
     distilled = random_set(digits, 2)
-    protocol = settings(epochs=4)
-    (made,) = score(distilled, digits_dir, protocol, nets=[5], set_=3)
+    protocol = settings(name, epochs=4)
+    (made,) = score(distilled, digits_dir, protocol, nets=[5], set_=3, name=name)
     net = networks.build(NET, 1, (16, 16), 10, 3, "evaluate", NET, 5)
     train, test = digits
     x = (distilled.images - train.statistics[0].view(1, 1, 1, 1)) / train.statistics[1].view(1, 1, 1, 1)
-    fitted = fit(net, lambda i: (x[i], distilled.labels[i]), 20, protocol, seed=3, names=("evaluate", NET, 5), first_epoch=0, last_epoch=5,
-                 shape=(1, 16, 16), flip=False, use="eval")  # fmt: skip
+    strategy = {"dc": "color_crop_cutout_scale_rotate", "idc": "color_crop_scale_rotate"}[name]  # digits are not to be mirrored
+    written_out = protocol.model_copy(update={"strategy": strategy})
+    fitted = fit(net, lambda i: (x[i], distilled.labels[i]), 20, written_out, seed=3, names=("evaluate", NET, 5), first_epoch=0,
+                 last_epoch=passes, shape=(1, 16, 16), flip=True)  # fmt: skip
     value, per_class = accuracy(net, lambda i: (test.x(i), test.y(i)), len(test), 10)
     assert (made.accuracy_last, made.per_class) == (value, per_class)
-    assert made.accuracy_best_on_test == value
+    assert made.accuracy_best_on_test >= value
+    assert made.accuracy_best_on_test == value or name == "idc"
     assert made.detail == {"train_loss": round(fitted.loss, 6)}
 
 

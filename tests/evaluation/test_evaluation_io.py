@@ -97,7 +97,7 @@ def test_scores_are_canonical_and_rounded(tmp_path):
 def test_a_file_that_holds_no_scores_is_named(tmp_path, content):
     path = tmp_path / "scores.json"
     path.write_text(content)
-    with pytest.raises(ArtifactError, match="scores.json"):
+    with pytest.raises(ArtifactError, match=r"scores\.json"):
         read_scores(path)
 
 
