@@ -17,21 +17,20 @@ def test_listing_them_imports_nothing_heavy():
     program = (
         "import sys; from dd import evaluation\n"
         "for name in evaluation.names(): evaluation.config_of(name)(); evaluation.module_of(name)\n"
-        "import dd.evaluation.summary\n"
         "heavy = {'torch', 'numpy', 'pandas', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_evaluation_sees_no_method():
-    for module in ("dd.evaluation.run", "dd.evaluation.io", "dd.evaluation.summary", *map(evaluation.module_of, evaluation.names())):
+    for module in ("dd.evaluation.run", "dd.evaluation.io", *map(evaluation.module_of, evaluation.names())):
         parts = {name.split(".")[1] for name in code.closure([module]) if "." in name}
         assert not parts & {"objectives", "sources", "recipes", "distill", "select", "parameterizations", "plan", "figures", "batches"}
 
 
 def test_importing_evaluation_imports_no_method():
     program = (
-        "import sys, dd.evaluation.run, dd.evaluation.io, dd.evaluation.summary\n"
+        "import sys, dd.evaluation.run, dd.evaluation.io\n"
         "from dd import evaluation; evaluation.names()\n"
         "bad = [m for m in sys.modules if m.startswith(('dd.objectives', 'dd.sources', 'dd.recipes', 'dd.distill', 'dd.select'))]\n"
         "assert not bad, bad"
