@@ -42,7 +42,7 @@ def _device(args: Namespace) -> str:
     torch.set_num_threads(args.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA's matrix products are not repeatable
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over every new tensor
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, slow
     if args.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = args.device.partition(":")[0]

@@ -10,15 +10,15 @@ import importlib
 from functools import cache
 from pathlib import Path
 
-from dd.config import Frozen
 from dd.errors import ConfigError, nearest
+from dd.evaluation.protocols._protocol import Protocol
 
 __all__ = ["config_of", "module_of", "names"]
 
 
 @cache
-def _found() -> dict[str, tuple[str, type[Frozen]]]:
-    found: dict[str, tuple[str, type[Frozen]]] = {}
+def _found() -> dict[str, tuple[str, type[Protocol]]]:
+    found: dict[str, tuple[str, type[Protocol]]] = {}
     for path in sorted((Path(__file__).parent / "protocols").glob("*.py")):
         if path.stem.startswith("_"):
             continue
@@ -38,7 +38,7 @@ def names() -> list[str]:
     return sorted(_found())
 
 
-def config_of(name: str) -> type[Frozen]:
+def config_of(name: str) -> type[Protocol]:
     """Return a protocol's configuration class; its defaults are the protocol.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from dd.data.config import DatasetConfig, load_datasets
 from dd.data.registry import DATASETS, raw_files
 from dd.errors import ConfigError, nearest
 from dd.plan.code import code_id
+from dd.plan.drawing import claims_file, drawing, reported_file
 from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names
 from dd.plan.points import Point, expand
 from dd.plan.pretraining import Pretraining
@@ -265,7 +265,7 @@ class Plan:
         inputs |= {f"{folder_}/grid.png": None for cell in cells for folder_ in cell.sets}
         inputs |= {cell.analysis: None for cell in cells if cell.analysis}
         outputs = [f"{folder}/paper.json", *(f"{folder}/{artifact}.{suffix}" for artifact in paper.artifacts for suffix in DRAWN)]
-        printed = [path for path in (self._reported(name), self._claims(paper)) if path and Path(path).exists()]
+        printed = [path for path in (reported_file(self, name), claims_file(self, paper)) if path and Path(path).exists()]
         self.jobs[f"{folder}/claims.json"] = Job(
             "artifact",
             [f"{folder}/claims.json", *outputs],
@@ -276,62 +276,8 @@ class Plan:
         )
 
     def drawing(self, name: str) -> dict[str, Any]:
-        """Return the JSON from which `dd.figures` draws one paper: every artifact with its cells and their files."""
-        paper = self.papers[name]
-        artifacts = []
-        for key, artifact in paper.artifacts.items():
-            cells = self.cells[name][key] or [cell for other in artifact.use for cell in self.cells[name][other]]
-            look = {k: v for k, v in artifact.model_dump(mode="json").items() if k not in LOGIC}
-            if artifact.kind == "settings":
-                look["fields"] = {label: self._setting(value, cells[0]) for label, value in artifact.fields.items()}
-            if artifact.kind == "cost":
-                look["runs"] = self._runs(name)
-            chosen = {**paper.chosen, **artifact.chosen}
-            artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(cell, paper) for cell in cells]})
-        return {
-            "paper": name, "title": paper.title, "scale": self.scale.scale, "spread": paper.spread, "artifacts": artifacts,
-            "reported": self._reported(name), "claims": self._claims(paper),
-        }  # fmt: skip
-
-    def _reported(self, name: str) -> str:
-        return str(self.folder / "reported" / f"{name}.csv")
-
-    def _claims(self, paper: Paper) -> str | None:
-        return str(self.folder / "reported" / "claims.yaml") if paper.claims else None
-
-    def _setting(self, expression: Any, cell: Cell) -> Any:
-        """Return a setting of the extractor that a cell really uses: a name, or a product of names such as "mlp_ratio * width"."""
-        config = cell.point.config
-        known = networks.describe(config["recipe"]["extractor"]["network"])
-        if config["dataset"] in DATASETS:
-            known["input_size"] = "x".join(map(str, DATASETS[config["dataset"]].size))
-        parts = [part.strip() for part in str(expression).split("*")]
-        for part in parts:
-            if part not in known:
-                raise ConfigError(f"fields: unknown setting {part!r}{nearest(part, known)}")
-        return known[parts[0]] if len(parts) == 1 else math.prod(known[part] for part in parts)
-
-    def _runs(self, paper: str) -> list[dict[str, Any]]:
-        """Return where the seconds of each pre-training job of a paper stand."""
-        paths = {path for artifact in self.cells[paper].values() for cell in artifact for path in self._ancestors(cell)}
-        jobs = [self.jobs[path] for path in sorted(paths)]
-        unique = {job.outputs[0]: job for job in jobs if job.stage == "pretrain"}
-        return [
-            {"network": job.config["network"], "epoch": job.facts["epoch"], "previous_epoch": job.facts["previous_epoch"],
-             "seeds": list(job.facts["seeds"]), "run": str(Path(job.outputs[0]).with_suffix(".run.json"))}
-            for job in sorted(unique.values(), key=lambda job: (job.config["network"], job.facts["epoch"], job.facts["seeds"]))
-        ]  # fmt: skip
-
-    def _ancestors(self, cell: Cell) -> list[str]:
-        """Return every file that a cell is made from."""
-        found: dict[str, None] = {}
-        open_ = [f"{folder}/distilled.safetensors" for folder in cell.sets]
-        while open_:
-            path = open_.pop()
-            if path not in found and path in self.jobs:
-                found[path] = None
-                open_.extend(self.jobs[path].inputs)
-        return list(found)
+        """Return the JSON from which `dd.figures` draws one paper."""
+        return drawing(self, name)
 
     def job(self, stage: str, wildcards: Mapping[str, Any]) -> Job:
         """Return the job that makes the file that a rule's wildcards describe.
@@ -408,17 +354,6 @@ class Plan:
         for name in papers:
             visit(self.jobs[PATHS["artifact"].format(scale=self.scale.scale, paper=name)])
         return list(order.values())
-
-
-LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen"}  # of an artifact; not its looks
-
-
-def _cell_json(cell: Cell, paper: Paper) -> dict[str, Any]:
-    config = cell.point.config
-    return {
-        "at": cell.point.at, "scaled": cell.point.scaled, "chosen": sorted(paper.chosen), "id": cell.distilled, "score_id": cell.evaluated,
-        "config": config, "scores": cell.scores, "sets": cell.sets, "analysis": cell.analysis,
-    }  # fmt: skip
 
 
 def _blocks(total: int, size: int) -> list[tuple[int, int]]:

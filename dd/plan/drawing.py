@@ -1,0 +1,91 @@
+"""What the figures of a paper are drawn from: every artifact with its cells and their files, as JSON."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dd import networks
+from dd.data.registry import DATASETS
+from dd.errors import ConfigError, nearest
+from dd.plan.papers import Paper
+
+if TYPE_CHECKING:
+    from dd.plan.jobs import Cell, Plan
+
+LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen"}  # of an artifact; not its looks
+
+
+def drawing(plan: Plan, name: str) -> dict[str, Any]:
+    """Return the JSON from which `dd.figures` draws one paper: every artifact with its cells and their files."""
+    paper = plan.papers[name]
+    artifacts = []
+    for key, artifact in paper.artifacts.items():
+        cells = plan.cells[name][key] or [cell for other in artifact.use for cell in plan.cells[name][other]]
+        look = {k: v for k, v in artifact.model_dump(mode="json").items() if k not in LOGIC}
+        if artifact.kind == "settings":
+            look["fields"] = {label: _setting(value, cells[0]) for label, value in artifact.fields.items()}
+        if artifact.kind == "cost":
+            look["runs"] = _runs(plan, name)
+        chosen = {**paper.chosen, **artifact.chosen}
+        artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(cell, paper) for cell in cells]})
+    return {
+        "paper": name, "title": paper.title, "scale": plan.scale.scale, "spread": paper.spread, "artifacts": artifacts,
+        "reported": reported_file(plan, name), "claims": claims_file(plan, paper),
+    }  # fmt: skip
+
+
+def reported_file(plan: Plan, name: str) -> str:
+    """Return where the numbers that a paper prints would be."""
+    return str(plan.folder / "reported" / f"{name}.csv")
+
+
+def claims_file(plan: Plan, paper: Paper) -> str | None:
+    """Return where the claims of a paper stand, or None for one that has none."""
+    return str(plan.folder / "reported" / "claims.yaml") if paper.claims else None
+
+
+def _setting(expression: Any, cell: Cell) -> Any:
+    """Return a setting of the extractor that a cell really uses: a name, or a product of names such as "mlp_ratio * width"."""
+    config = cell.point.config
+    known = networks.describe(config["recipe"]["extractor"]["network"])
+    if config["dataset"] in DATASETS:
+        known["input_size"] = "x".join(map(str, DATASETS[config["dataset"]].size))
+    parts = [part.strip() for part in str(expression).split("*")]
+    for part in parts:
+        if part not in known:
+            raise ConfigError(f"fields: unknown setting {part!r}{nearest(part, known)}")
+    return known[parts[0]] if len(parts) == 1 else math.prod(known[part] for part in parts)
+
+
+def _runs(plan: Plan, paper: str) -> list[dict[str, Any]]:
+    """Return where the seconds of each pre-training job of a paper stand."""
+    paths = {path for artifact in plan.cells[paper].values() for cell in artifact for path in _ancestors(plan, cell)}
+    jobs = [plan.jobs[path] for path in sorted(paths)]
+    unique = {job.outputs[0]: job for job in jobs if job.stage == "pretrain"}
+    return [
+        {"network": job.config["network"], "epoch": job.facts["epoch"], "previous_epoch": job.facts["previous_epoch"],
+         "seeds": list(job.facts["seeds"]), "run": str(Path(job.outputs[0]).with_suffix(".run.json"))}
+        for job in sorted(unique.values(), key=lambda job: (job.config["network"], job.facts["epoch"], job.facts["seeds"]))
+    ]  # fmt: skip
+
+
+def _ancestors(plan: Plan, cell: Cell) -> list[str]:
+    """Return every file that a cell is made from."""
+    found: dict[str, None] = {}
+    open_ = [f"{folder}/distilled.safetensors" for folder in cell.sets]
+    while open_:
+        path = open_.pop()
+        if path not in found and path in plan.jobs:
+            found[path] = None
+            open_.extend(plan.jobs[path].inputs)
+    return list(found)
+
+
+def _cell_json(cell: Cell, paper: Paper) -> dict[str, Any]:
+    config = cell.point.config
+    return {
+        "at": cell.point.at, "scaled": cell.point.scaled, "chosen": sorted(paper.chosen), "id": cell.distilled, "score_id": cell.evaluated,
+        "config": config, "scores": cell.scores, "sets": cell.sets, "analysis": cell.analysis,
+    }  # fmt: skip
