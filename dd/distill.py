@@ -176,7 +176,9 @@ class Loop:
     def curve(self) -> str:
         """Return the log as CSV: step, loss, norm of the gradient with respect to the images, and what the term reports."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(self.rows[0]) if self.rows else ["step", "loss"], lineterminator="\n")
+        first = ["step", "loss", "grad_norm"]  # then by name: rows of a resumed run come back from JSON in another order
+        more = sorted(set(self.rows[0]) - set(first)) if self.rows else []
+        writer = csv.DictWriter(text, fieldnames=[*first, *more], lineterminator="\n")
         writer.writeheader()
         for row in self.rows:
             writer.writerow({name: value if name == "step" else f"{value:.6g}" for name, value in row.items()})

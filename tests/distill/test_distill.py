@@ -1,0 +1,206 @@
+"""The loop: every recipe resumes bit for bit, publishes its steps, and records a divergence instead of crashing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd import recipes
+from dd.artifacts import load_tensors, save_tensors
+from dd.config import hashed, parse
+from dd.config.stages import Dataset, DistillConfig
+from dd.distill import Loop, Stopped, distill
+from dd.errors import ArtifactError, ConfigError
+from dd.evaluation import config_of
+from dd.evaluation.io import read_distilled
+from dd.evaluation.run import evaluate
+from dd.train.config import PretrainConfig
+from dd.train.pretrain import pretrain
+
+SMALL = {"iterations": 6, "batch_real": 8, "steps": [0, 3], "extractor": {"network": "convnet3_in_w8"},
+         "features": {"network": "convnet3_in_w8", "epochs": 1}}  # fmt: skip
+
+
+def configure(method, ipc=2, **fields):
+    recipe = recipes.load(method)
+    given = {key: value for key, value in SMALL.items() if key in recipe.Config.model_fields} | fields
+    return DistillConfig(dataset=Dataset(name="digits"), method=method, ipc=ipc, recipe=hashed(parse(recipe.Config, given, method)))
+
+
+def needed(config, digits_dir, folder):
+    recipe = recipes.load(config.method)
+    groups = []
+    for need in recipe.needs(parse(recipe.Config, config.recipe, ""), "digits"):
+        about = PretrainConfig(dataset=Dataset(name="digits"), network=need.network)
+        seeds = list(need.seeds or (0,))
+        files = [folder / f"{need.network}-{seed}.safetensors" for seed in seeds]
+        pretrain(about, digits_dir, need.epochs[0], seeds, files)
+        groups.append(files)
+    return groups
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "run.json"}
+
+
+def after(calls):
+    """Return a `stop` that says so at its n-th call."""
+    count = iter(range(1, 10**9))
+    return lambda: next(count) >= calls
+
+
+@pytest.mark.parametrize("method", recipes.names())
+def test_a_stopped_run_ends_with_the_same_bytes(method, digits_dir, tmp_path):
+    config = configure(method)
+    paths = needed(config, digits_dir, tmp_path)
+    distill(config, digits_dir, paths, 0, tmp_path / "whole")
+    stops = 0
+    while True:
+        try:
+            distill(config, digits_dir, paths, 0, tmp_path / "parts", stop=after(2))
+            break
+        except Stopped:
+            stops += 1
+            assert not (tmp_path / "parts/distilled.safetensors").exists()
+    if "iterations" in config.recipe:
+        assert stops == 3
+    assert files(tmp_path / "whole") == files(tmp_path / "parts")
+    assert not (tmp_path / "parts/.resume").exists()
+
+
+@pytest.mark.parametrize("withheld", ["optimizer", "parameterization"])
+def test_a_run_that_forgets_part_of_its_state_ends_elsewhere(withheld, digits_dir, tmp_path):
+    config = configure("dm")
+    distill(config, digits_dir, [[]], 0, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        distill(config, digits_dir, [[]], 0, tmp_path / "parts", stop=after(3))
+    state = tmp_path / "parts/.resume/state.safetensors"
+    tensors, meta = load_tensors(state)
+    kept = {name: value for name, value in tensors.items() if not name.startswith(withheld)}
+    if withheld == "parameterization":
+        kept["parameterization.images"] = torch.zeros_like(tensors["parameterization.images"])
+    assert len(kept) < len(tensors) or withheld == "parameterization"
+    save_tensors(state, kept, meta)
+    distill(config, digits_dir, [[]], 0, tmp_path / "parts")
+    assert files(tmp_path / "whole")["distilled.safetensors"] != files(tmp_path / "parts")["distilled.safetensors"]
+
+
+def test_a_foreign_state_is_refused_and_a_damaged_one_set_aside(digits_dir, tmp_path):
+    config = configure("dm")
+    distill(config, digits_dir, [[]], 0, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        distill(config, digits_dir, [[]], 0, tmp_path / "parts", stop=after(3))
+    with pytest.raises(ArtifactError, match="belongs to another configuration or seed"):
+        distill(config, digits_dir, [[]], 1, tmp_path / "parts")
+    state = tmp_path / "parts/.resume/state.safetensors"
+    state.write_bytes(state.read_bytes()[:-50])
+    distill(config, digits_dir, [[]], 0, tmp_path / "parts")
+    assert files(tmp_path / "whole") == files(tmp_path / "parts")
+
+
+def test_a_killed_process_continues_and_ends_with_the_same_bytes(digits_dir, tmp_path):
+    config = configure("dm", iterations=400, steps=[])
+    (tmp_path / "c.json").write_text(json.dumps(hashed(config)))
+    args = [sys.executable, "-m", "dd", "distill", "--config", str(tmp_path / "c.json"), "--dataset", str(digits_dir), "--seed", "0",
+            "--device", "cpu", "--save-every", "0.05"]  # fmt: skip
+    run = subprocess.Popen([*args, "--out", str(tmp_path / "killed")], start_new_session=True)
+    state = tmp_path / "killed/.resume/state.safetensors"
+    end = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert state.exists() and not (tmp_path / "killed/distilled.safetensors").exists()
+    stopped = subprocess.run([*args, "--out", str(tmp_path / "killed"), "--stop-after", "0"], capture_output=True, text=True)
+    assert stopped.returncode == 75, stopped.stderr
+    assert "start again to continue" in stopped.stderr
+    subprocess.run([*args, "--out", str(tmp_path / "killed")], check=True)
+    subprocess.run([*args, "--out", str(tmp_path / "whole")], check=True)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert json.loads((tmp_path / "killed/run.json").read_text())["resumed"] >= 2
+
+
+def test_a_published_step_is_the_set_of_a_shorter_run(digits_dir, tmp_path):
+    distill(configure("dm", iterations=6, steps=[0, 3, 6]), digits_dir, [[]], 0, tmp_path / "long")
+    for step in (0, 3):
+        distill(configure("dm", iterations=step, steps=[]), digits_dir, [[]], 0, tmp_path / f"{step}")
+        one = read_distilled(tmp_path / f"long/steps/{step}.safetensors", digits_dir)
+        other = read_distilled(tmp_path / f"{step}/distilled.safetensors", digits_dir)
+        assert torch.equal(one.images, other.images)
+    last, final = (read_distilled(tmp_path / "long" / name, digits_dir) for name in ("steps/6.safetensors", "distilled.safetensors"))
+    assert torch.equal(last.images, final.images)
+
+
+def test_sets_are_independent(digits_dir, tmp_path):
+    config = configure("dm", iterations=0, steps=[])
+    made = []
+    for seed in (0, 1):
+        distill(config, digits_dir, [[]], seed, tmp_path / str(seed))
+        made.append(read_distilled(tmp_path / str(seed) / "distilled.safetensors", digits_dir).images)
+    assert not torch.equal(*made)
+
+
+def test_a_divergence_is_recorded(digits_dir, tmp_path):
+    distill(configure("dm", lr_img=1e30, iterations=20, steps=[5, 15]), digits_dir, [[]], 0, tmp_path / "set")
+    found = read_distilled(tmp_path / "set/distilled.safetensors", digits_dir).meta["diverged"]
+    assert found["step"] > 0
+    assert found["loss"] in ("nan", "inf") or found["grad_norm"] in ("nan", "inf")
+    assert (tmp_path / "set/grid.png").stat().st_size > 0
+    assert (tmp_path / "set/steps/15.safetensors").exists()
+
+
+def test_values_that_do_not_fit_the_data_are_named(digits_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"batch_real: value 500.*allowed: 1 to 139"):
+        distill(configure("dm", batch_real=500), digits_dir, [[]], 0, tmp_path / "a")
+    with pytest.raises(ConfigError, match=r"ipc: value 200"):
+        distill(configure("random", ipc=200), digits_dir, [], 0, tmp_path / "b")
+    assert not list(tmp_path.rglob("distilled.safetensors"))
+
+
+def test_whole_stores_positions_not_images(digits_dir, tmp_path):
+    distill(configure("whole", ipc=0), digits_dir, [], 0, tmp_path / "set")
+    whole = read_distilled(tmp_path / "set/distilled.safetensors", digits_dir)
+    assert len(whole.images) == 0 and len(whole.indices) == 1437
+    assert (tmp_path / "set/distilled.safetensors").stat().st_size < 40_000
+
+
+def test_the_loop_descends(digits_dir, tmp_path):
+    distill(configure("dm", iterations=60, steps=[], batch_real=64, augment="none", extractor={"network": "convnet3_in_w8", "mode": "fixed"}),
+            digits_dir, [[]], 0, tmp_path / "set")  # fmt: skip
+    rows = [line.split(",") for line in (tmp_path / "set/curve.csv").read_text().splitlines()]
+    assert rows[0][:3] == ["step", "loss", "grad_norm"]
+    assert float(rows[-1][1]) < 0.5 * float(rows[1][1])
+
+
+@pytest.mark.slow
+def test_dm_beats_random_selection(digits_dir, tmp_path):
+    """At one image per class, over six sets, p < 0.01 (Welch)."""
+    from scipy.stats import ttest_ind
+
+    protocol = config_of("dc_short")(epochs=60)
+    means = {}
+    for method in ("dm", "random"):
+        fields = {"iterations": 150, "batch_real": 64, "steps": [], "extractor": {"network": "convnet3_in_w16"}} if method == "dm" else {}
+        means[method] = []
+        for seed in range(6):
+            out = tmp_path / method / str(seed)
+            distill(configure(method, ipc=1, **fields), digits_dir, [[]], seed, out)
+            scores = evaluate(read_distilled(out / "distilled.safetensors", digits_dir), "convnet3_in_w16", "dc_short", protocol, digits_dir,
+                              seed, range(2))  # fmt: skip
+            means[method].append(sum(score.accuracy_last for score in scores) / 2)
+    assert ttest_ind(means["dm"], means["random"], equal_var=False, alternative="greater").pvalue < 0.01, means
+
+
+def test_the_state_holds_everything_by_name(digits_dir, tmp_path):
+    with pytest.raises(Stopped):
+        distill(configure("dm"), digits_dir, [[]], 0, tmp_path / "parts", stop=after(2))
+    tensors, meta = load_tensors(tmp_path / "parts/.resume/state.safetensors")
+    assert set(tensors) == {"parameterization.images", "optimizer.0.momentum_buffer"}
+    assert meta["step"] == 2 and len(meta["rows"]) == 2
+    assert Loop.__doc__ and Path(tmp_path / "parts/.resume/steps/0.safetensors").exists()
