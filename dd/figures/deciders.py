@@ -97,10 +97,12 @@ def _argmax(leaf: ArgMax, left: list[Point], id_: str) -> Outcome:
             continue
         best = [point for point in rest if same(point.at[leaf.along], wanted)]
         rest = [point for point in rest if not same(point.at[leaf.along], wanted)]
-        if not best:
+        if not best and not steps:
             return Outcome(NOT_RUN, f"not run: {leaf.along} {text(wanted)}")
-        if not rest:
-            return Outcome(UNDECIDED, f"only {leaf.along} {text(wanted)} was run")
+        if not best or not rest:  # what is missing leaves open what the others did not yet refute
+            what = f"not run: {leaf.along} {text(wanted)}" if not best else f"only {leaf.along} {text(wanted)} was run"
+            steps.append(Outcome(UNDECIDED, what))
+            break
         rival = max(rest, key=_middle)
         step = _differ(value(best[0]), _largest(rest), 0.0)
         said = f"{place}: {step.text} at {leaf.along} {text(wanted)} and {text(rival.at[leaf.along])}"
