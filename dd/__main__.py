@@ -27,11 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         print(f"dd {args.verb}: out of memory; make batch_real, ipc or the network smaller, or ask for more", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `dd plan | head`: whoever reads has seen enough
+        sys.stderr.close()
+        return 0
     except OSError as error:
         print(f"dd {args.verb}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

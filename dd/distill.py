@@ -18,16 +18,16 @@ from typing import Any
 import torch
 
 from dd import recipes
-from dd.artifacts import load_tensors, save_tensors, write_json, write_text
+from dd.artifacts import atomic, load_tensors, save_tensors, write_json, write_text
 from dd.config import hashed, parse
 from dd.config.stages import DistillConfig
 from dd.data.load import load, manifest
 from dd.data.pool import RealPool
-from dd.errors import ArtifactError
+from dd.errors import ArtifactError, ConfigError
 from dd.evaluation.io import write_distilled
 from dd.images import write_grid
 from dd.progress import Progress
-from dd.types import DistilledSet, Inputs, Run
+from dd.types import DistilledSet, Inputs, Need, Run
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running distillation
 LOG_POINTS = 100  # rows of curve.csv, about
@@ -59,16 +59,18 @@ def distill(
 
     Raises:
         Stopped: `stop` said so.
-        ConfigError: a value does not fit the dataset. ArtifactError: an input is damaged or a file cannot be written.
+        ConfigError: a value does not fit the dataset, or files of a need are missing.
+        ArtifactError: an input is damaged or a file cannot be written.
     """
     facts = manifest(dataset)
     recipe = recipes.load(config.method)
     fields = parse(recipe.Config, config.recipe, f"distill {config.method}")
+    _check_paths(config.method, recipe.needs(fields, facts["name"]), paths)
     inputs = Inputs(dataset, facts, config.ipc, seed, device, paths, _pool(dataset, facts, device))
     run: Run = recipe.build(fields, inputs)
     about = {"dataset": facts["name"], "fingerprint": facts["fingerprint"], "method": config.method, "ipc": config.ipc, "seed": seed}
     resume = out / ".resume"
-    loop = Loop(run, resume / "state.safetensors", {"config": hashed(config), "seed": seed})
+    loop = Loop(run, resume / "state.safetensors", {"config": hashed(config), "seed": seed, "fingerprint": facts["fingerprint"]})
     loop.load()
     diverged = loop.descend(stop, save_every, lambda step: _write_set(resume / "steps" / f"{step}.safetensors", run.finish(), about))
     final = run.finish()
@@ -79,8 +81,16 @@ def distill(
     write_text(out / "curve.csv", loop.curve())
     write_grid(out / "grid.png", *_shown(final, inputs))
     _write_set(out / "distilled.safetensors", final, about)
+    loop.state.unlink(missing_ok=True)  # first: a state without its published steps would be continued without them
     shutil.rmtree(resume, ignore_errors=True)
     return loop.resumed
+
+
+def _check_paths(method: str, needs: list[Need], paths: list[list[Path]]) -> None:
+    given = [group for group in paths if group]
+    if len(given) != len(needs):
+        names = ", ".join(f"{need.kind} {need.network}" for need in needs) or "nothing"
+        raise ConfigError(f"distill {method}: need: files of {len(given)} needs are given; this configuration needs {len(needs)}: {names}")
 
 
 def _shown(distilled: DistilledSet, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,7 +123,8 @@ def _publish_steps(hidden: Path, public: Path, steps: tuple[int, ...], final: Di
     for step in steps:
         made = hidden / f"{step}.safetensors"
         if made.exists():
-            made.replace(public / made.name)
+            with atomic(public / made.name) as temporary:  # a copy: a run that fails after this line needs it again
+                shutil.copyfile(made, temporary)
         else:  # the run diverged, or ended, before this step: what there is
             _write_set(public / made.name, final, about)
 
@@ -160,6 +171,9 @@ class Loop:
                 if time.monotonic() - saved > save_every:
                     self.save()
                     saved = time.monotonic()
+        numbers = [p.detach() for group in run.optimizer.param_groups for p in group["params"]]
+        if self.rows and not all(bool(number.isfinite().all()) for number in numbers):
+            return self.rows[-1]  # the last update broke them
         if run.iterations in run.steps:
             publish(run.iterations)
         return None
@@ -213,7 +227,7 @@ class Loop:
             self.state.unlink()  # killed while the disk was failing: begin anew rather than never end
             return
         if {key: meta.get(key) for key in self.identity} != self.identity:
-            raise ArtifactError(f"{self.state}: belongs to another configuration or seed; delete its folder and run again")
+            raise ArtifactError(f"{self.state}: belongs to another configuration, seed or dataset; delete its folder and run again")
         pick = lambda prefix: {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(prefix + ".")}  # noqa: E731
         run.parameterization.load_state_dict(pick("parameterization"))
         for name, part in (("source", run.source), ("term", run.term)):

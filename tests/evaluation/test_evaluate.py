@@ -158,6 +158,15 @@ def test_a_training_that_diverges_is_a_score(digits, digits_dir):
     json.dumps(dataclasses.asdict(made), allow_nan=False)
 
 
+def test_images_of_nan_are_a_score(digits, digits_dir):
+    distilled = random_set(digits, 2)
+    distilled.images.fill_(math.nan)
+    (made,) = score(distilled, digits_dir, settings("idc", epochs=4), name="idc")
+    assert made.status == "diverged"
+    assert made.detail == {"diverged_in": "training", "epoch": 0, "step": 0, "loss": "nan", "grad_norm": "nan"}
+    assert (made.accuracy_last, made.per_class) == (0, [0] * 10)
+
+
 def test_a_set_whose_distillation_diverged_says_so(digits, digits_dir):
     distilled = random_set(digits, 2)
     distilled.meta["diverged"] = {"step": 20, "loss": "inf", "grad_norm": "nan"}
