@@ -91,7 +91,7 @@ def _within(leaf: Within, left: list[Point], *more: Any) -> Outcome:
 
 def _argmax(leaf: ArgMax, left: list[Point], id_: str) -> Outcome:
     rest = _along(leaf.along, left, id_)
-    steps = []
+    steps: list[Outcome] = []
     for place, wanted in (("best", leaf.value), ("second", leaf.second)):
         if wanted is None:
             continue

@@ -25,8 +25,8 @@ OVER_CELLS: dict[str, tuple[Callable[[Drawn], Sheet], Callable[[Drawn], Figure] 
     "bars": (sheets.cells, plots.bars),
     "line": (sheets.cells, plots.line),
     "table": (sheets.pivot, None),
-    "grid": (sheets.cells, pictures.grid),
-    "tsne": (sheets.cells, pictures.tsne),
+    "grid": (pictures.grid_sheet, pictures.grid),
+    "tsne": (pictures.tsne_sheet, pictures.tsne),
 }
 OTHERS = ("settings", "design", "cost", "absent")
 
@@ -95,7 +95,7 @@ def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Pat
         table = sheets.to_csv(sheet.columns or ["absent"], sheet.rows or ([[str(artifact.get("absent"))]] if kind == "absent" else []))
     save(made or pictures.table(drawn.title, sheet), out_dir / artifact["name"])
     write_text(out_dir / f"{artifact['name']}.csv", table)
-    write_text(out_dir / f"{artifact['name']}.md", sheet.markdown(drawn.title))
+    write_text(out_dir / f"{artifact['name']}.md", sheet.markdown(drawn.title, _chosen(artifact)))
     return {"name": artifact["name"], "title": drawn.title, "kind": kind, "picture": made is not None, "columns": sheet.columns,
             "rows": sheet.rows, "notes": sheet.notes, "chosen": _chosen(artifact)}  # fmt: skip
 

@@ -11,13 +11,15 @@ from dd.artifacts import load_tensors
 from dd.errors import ArtifactError
 from dd.figures.plots import label
 from dd.figures.results import Point, text
-from dd.figures.sheets import Drawn, Sheet, mark, value, varying, word
+from dd.figures.sheets import Drawn, Sheet, cells, mark, value, varying, word
 from dd.figures.style import COLOURS, GREY, INK, figure, heading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy import ndarray
+
+SHOWN = 24  # grids of images in one figure; more cannot be read, and make the report too heavy to open
 
 
 def table(title: str, sheet: Sheet) -> Figure:
@@ -58,28 +60,53 @@ def _cells(axis: Axes, columns: Sequence[Sequence[str]], widths: Sequence[float]
 
 
 def grid(drawn: Drawn) -> Figure:
-    """Return the grids of distilled images of every set that differs, labelled, the first of the sets of a cell."""
-    folders = [Path(cell["sets"][0]) for cell in drawn.artifact["cells"]]
-    first: dict[Path, Point] = {}
-    for folder, point in zip(folders, drawn.points, strict=True):
-        first.setdefault(folder, point)
-    names = _labels(drawn, list(first.values()))
+    """Return the grids of distilled images of sets that differ, labelled, the first of the sets of a cell.
+
+    At most SHOWN of them, evenly spaced in the order of the cells so that every part of a sweep is seen; the note says how many more.
+    """
+    first = _first_sets(drawn)
+    named = zip(first.items(), _labels(drawn, list(first.values())), strict=True)  # labels tell all sets apart, not only those shown
     several = len({text(point.at.get("eval_network")) for point in drawn.points}) > 1  # one set, judged by several networks
-    many = len(first) > 24
-    across = min(len(first), 8 if many else 4)
-    down = -(-len(first) // across)
-    side = 1.6 if many else 2.5
+    kept = set(_evenly(len(first)))
+    shown = [one for number, one in enumerate(named) if number in kept]
+    across = min(len(shown), 6 if len(shown) > 12 else 4)
+    down = -(-len(shown) // across)
+    side = 1.9 if across == 6 else 2.5
     made = figure(max(6.0, across * side), down * (side + 0.45))
     axes = made.subplots(down, across, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
-    for axis, (folder, point), name in zip(axes, first.items(), names, strict=False):
+    for axis, ((folder, point), name) in zip(axes, shown, strict=False):
         _image(axis, folder / "grid.png")
         judge = f" on {text(point.at.get('eval_network'))}" if several else ""
         said = f"{textwrap.fill(name, int(side * 13))}\n{value(point, drawn.spread)}{judge}"
-        axis.set_title(said, fontsize=6.5 if many else 8, color=INK)
-    heading(made, drawn.title, mark(drawn))
+        axis.set_title(said, fontsize=6.5 if across == 6 else 8, color=INK)
+    heading(made, drawn.title, "\n".join(part for part in (_left_out(drawn), mark(drawn)) if part))
     return made
+
+
+def grid_sheet(drawn: Drawn) -> Sheet:
+    """Return one row a cell, and how many sets the figure leaves out."""
+    sheet, left_out = cells(drawn), _left_out(drawn)
+    return Sheet(sheet.columns, sheet.rows, [*sheet.notes, *([left_out] if left_out else [])])
+
+
+def _first_sets(drawn: Drawn) -> dict[Path, Point]:
+    """Return the folder of the first set of each cell, once, with the first cell that shows it."""
+    first: dict[Path, Point] = {}
+    for cell, point in zip(drawn.artifact["cells"], drawn.points, strict=True):
+        first.setdefault(Path(cell["sets"][0]), point)
+    return first
+
+
+def _evenly(count: int) -> list[int]:
+    """Return which of `count` things are shown: all, or SHOWN of them with the first and the last."""
+    return list(range(count)) if count <= SHOWN else [number * (count - 1) // (SHOWN - 1) for number in range(SHOWN)]
+
+
+def _left_out(drawn: Drawn) -> str:
+    count = len(_first_sets(drawn))
+    return f"{SHOWN} of {count} sets shown, evenly spaced; {count - SHOWN} more lie as grid.png in their folders." if count > SHOWN else ""
 
 
 def _labels(drawn: Drawn, points: Sequence[Point]) -> list[str]:
@@ -111,16 +138,17 @@ def _image(axis: Axes, path: Path) -> None:
 def tsne(drawn: Drawn) -> Figure:
     """Return the embeddings of real and distilled images in the plane, one panel a cell.
 
-    t-SNE (exact gradient, started from the principal components, fixed random state) with perplexity min(30, (n - 1) / 3).
+    t-SNE (exact gradient, started from the principal components, fixed random state) with perplexity min(30, (n - 1) / 3). Distances
+    in it mean little, so the legend gives the within-class spread of the embeddings themselves (see `spread`).
     """
-    cells: list[tuple[Mapping[str, Any], Point]] = list(zip(drawn.artifact["cells"], drawn.points, strict=True))
-    across = min(len(cells), 3)
-    down = -(-len(cells) // across)
+    pairs: list[tuple[Mapping[str, Any], Point]] = list(zip(drawn.artifact["cells"], drawn.points, strict=True))
+    across = min(len(pairs), 3)
+    down = -(-len(pairs) // across)
     made = figure(max(5.0, 3.6 * across), 3.4 * down)
     axes = made.subplots(down, across, squeeze=False).ravel()
-    for axis in axes[len(cells) :]:
+    for axis in axes[len(pairs) :]:
         axis.set_visible(False)
-    for axis, (cell, point) in zip(axes, cells, strict=False):
+    for axis, (cell, point) in zip(axes, pairs, strict=False):
         axis.set(xticks=[], yticks=[])
         axis.set_title(label(drawn, point, varying(drawn)), loc="left")
         axis.grid(False)
@@ -130,23 +158,55 @@ def tsne(drawn: Drawn) -> Figure:
 
 
 def _scatter(axis: Axes, path: str | None) -> None:
-    if path is None or not Path(path).exists():
+    found = _embeddings(path)
+    if found is None:
         axis.text(0.5, 0.5, "not run", ha="center", va="center", color=GREY, transform=axis.transAxes)
         return
-    tensors, _ = load_tensors(path)
-    if not {"real", "syn"} <= set(tensors):
-        raise ArtifactError(f"{path}: holds {', '.join(tensors)}, not the embeddings `real` and `syn`")
-    real, syn = tensors["real"].double().numpy(), tensors["syn"].double().numpy()
+    real, syn = found
     placed, finite = embed(real, syn)
     if placed is None:
         axis.text(0.5, 0.5, "too few finite points", ha="center", va="center", color=GREY, transform=axis.transAxes)
         return
     kept = int(finite[: len(real)].sum())
-    axis.scatter(placed[:kept, 0], placed[:kept, 1], s=9, color="#BBBBBB", linewidths=0, label=f"real ({kept})")
-    name = f"distilled ({len(placed) - kept})"
-    axis.scatter(placed[kept:, 0], placed[kept:, 1], s=34, color=COLOURS[1], edgecolors="white", linewidths=0.6, label=name)
+    axis.scatter(placed[:kept, 0], placed[:kept, 1], s=9, color="#BBBBBB", linewidths=0, label=f"real ({kept}), spread {_shown(real)}")
+    look: dict[str, Any] = {"s": 90, "marker": "*", "color": COLOURS[1], "edgecolors": "white", "linewidths": 0.6}
+    axis.scatter(placed[kept:, 0], placed[kept:, 1], label=f"distilled ({len(placed) - kept}), spread {_shown(syn)}", **look)
     lost = len(finite) - len(placed)
-    axis.legend(loc="best", title=f"{lost} not finite, left out" if lost else None, title_fontsize=7)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.01), "ncols": 2, "columnspacing": 1.0, "handletextpad": 0.1}
+    axis.legend(**below, title=f"{lost} not finite, left out" if lost else None, title_fontsize=7)
+
+
+def tsne_sheet(drawn: Drawn) -> Sheet:
+    """Return one row a cell, with the within-class spread of real and distilled images."""
+    sheet = cells(drawn)
+    found = [_embeddings(cell.get("analysis")) for cell in drawn.artifact["cells"]]
+    spreads = [[_shown(one) for one in pair] if pair else ["not run"] * 2 for pair in found]
+    said = "Spread: root mean square distance of a class's images from their mean, in the embedding space."
+    columns = [*sheet.columns, "spread, real", "spread, distilled"]
+    return Sheet(columns, [[*row, *more] for row, more in zip(sheet.rows, spreads, strict=True)], [*sheet.notes, said])
+
+
+def spread(points: ndarray) -> float | None:
+    """Return sqrt(mean_i |x_i - mean|^2) over the finite rows of (n, d) points; None for fewer than two."""
+    import numpy as np
+
+    kept = points[np.isfinite(points).all(1)]
+    return float(np.sqrt(((kept - kept.mean(0)) ** 2).sum(1).mean())) if len(kept) > 1 else None
+
+
+def _shown(points: ndarray) -> str:
+    found = spread(points)
+    return "unknown" if found is None else f"{found:.3g}"
+
+
+def _embeddings(path: str | None) -> tuple[ndarray, ndarray] | None:
+    """Return `real` (n, d) and `syn` (m, d) of an analysis, float64, or None where it was not run."""
+    if path is None or not Path(path).exists():
+        return None
+    tensors, _ = load_tensors(path)
+    if not {"real", "syn"} <= set(tensors):
+        raise ArtifactError(f"{path}: holds {', '.join(tensors)}, not the embeddings `real` and `syn`")
+    return tensors["real"].double().numpy(), tensors["syn"].double().numpy()
 
 
 def embed(real: ndarray, syn: ndarray) -> tuple[ndarray | None, ndarray]:

@@ -28,12 +28,14 @@ class Sheet:
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
 
-    def markdown(self, title: str) -> str:
-        """Return it as a section of Markdown."""
+    def markdown(self, title: str, chosen: Mapping[str, str]) -> str:
+        """Return it as a section of Markdown. chosen: what the paper does not state -> our value and why, listed below the notes."""
         lines = [f"## {title}", ""]
         if self.columns:
             lines += [_line(self.columns), "|" + "---|" * len(self.columns), *map(_line, self.rows), ""]
         lines += [f"- {note}" for note in self.notes]
+        if chosen:
+            lines += ["", "Chosen, since the paper does not state it:", "", *(f"- {key}: {reason}" for key, reason in chosen.items())]
         return "\n".join(lines).rstrip() + "\n"
 
 
