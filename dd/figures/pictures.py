@@ -79,7 +79,7 @@ def grid(drawn: Drawn) -> Figure:
     for axis, ((folder, point), name) in zip(axes, shown, strict=False):
         _image(axis, folder / "grid.png")
         judge = f" on {text(point.at.get('eval_network'))}" if several else ""
-        said = f"{textwrap.fill(name, int(side * 13))}\n{value(point, drawn.spread)}{judge}"
+        said = f"{textwrap.fill(name, int(side * (16 if across == 6 else 13)))}\n{value(point, drawn.spread)}{judge}"
         axis.set_title(said, fontsize=6.5 if across == 6 else 8, color=INK)
     heading(made, drawn.title, "\n".join(part for part in (_left_out(drawn), mark(drawn)) if part))
     return made

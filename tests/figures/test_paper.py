@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dd.artifacts import save_tensors
+from dd.artifacts import load_tensors, save_tensors
 from dd.errors import ConfigError
-from dd.figures.paper import OTHERS, OVER_CELLS, draw_paper
+from dd.figures.paper import OTHERS, OVER_CELLS, _read, draw_paper
+from dd.figures.pictures import grid, grid_sheet, spread
 
 CHOSEN = {"ipc": "not stated"}
 CLAIMS = """
@@ -162,6 +164,40 @@ def test_listings(drawn):
     cost = rows(drawn / "cost.csv")
     assert [(row["to_epoch"], row["seconds_per_network"], row["missing"]) for row in cost] == [("1", "3.00", "0"), ("2", "", "1")]
     assert "missing" in (drawn / "cost.md").read_text()
+
+
+def test_what_was_chosen_is_listed_below_every_table(drawn):
+    for path in drawn.glob("*.md"):
+        chosen = "Chosen, since the paper does not state it:\n\n- ipc: not stated\n"
+        assert path.read_text().endswith(chosen) == (path.stem in ("bars", "line")), path.name
+
+
+def test_the_spread_of_embeddings_is_that_of_their_finite_rows(drawn, lasting_bench):
+    tensors, _ = load_tensors(lasting_bench.root / "embedded.safetensors")
+    expected = []
+    for name in ("real", "syn"):
+        rows_ = [[float(x) for x in row] for row in tensors[name] if all(math.isfinite(float(x)) for x in row)]
+        assert len(rows_) == {"real": 30, "syn": 4}[name], "one distilled row is not a number"
+        centre = [math.fsum(column) / len(rows_) for column in zip(*rows_, strict=True)]
+        expected.append(math.sqrt(math.fsum((x - c) ** 2 for row in rows_ for x, c in zip(row, centre, strict=True)) / len(rows_)))
+    text = (drawn / "tsne.md").read_text()
+    assert f"| {expected[0]:.3g} | {expected[1]:.3g} |" in text and "| not run | not run |" in text
+    assert spread(np.zeros((1, 3))) is None
+
+
+@pytest.mark.parametrize(("count", "left_out"), [(24, 0), (25, 1), (60, 36)])
+def test_a_grid_shows_at_most_24_sets_from_all_of_them_and_says_how_many_more(bench, count, left_out):
+    cells = [bench.cell([[0.5]], ipc=number) for number in range(1, count + 1)]
+    artifact = {"name": "images", "title": "Images", "kind": "grid", "cells": [*cells, cells[0]], "label": "number {ipc}"}
+    one = _read(artifact, "paper", "all", [])
+    titles = [axis.get_title().split("\n")[0] for axis in grid(one).axes]
+    shown = [int(title.removeprefix("number ")) for title in titles if title]
+    assert len(shown) == len(set(shown)) == 24
+    assert shown == sorted(shown) and (shown[0], shown[-1]) == (1, count)
+    steps = np.diff(shown)
+    assert steps.max() - steps.min() <= 1, "evenly spaced"
+    note = [text for text in grid_sheet(one).notes if "sets shown" in text]
+    assert note == ([f"24 of {count} sets shown, evenly spaced; {left_out} more lie as grid.png in their folders."] if left_out else [])
 
 
 @pytest.mark.parametrize(
