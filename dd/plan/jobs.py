@@ -173,7 +173,7 @@ class Plan:
                 [path],
                 [source, self._manifest(config["dataset"])],
                 evaluated,
-                ["dd.evaluation.run", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
+                ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
                 {"dataset": config["dataset"], "set": set_, "nets": (first, last), "ipc": config["ipc"], "id": digest(evaluated)},
             ),
         )
