@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Let tests side by side not fight for cores, and sums not depend on how many there are."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def real() -> Callable[[str], Path]:
     """Return `real(name)`, the folder `$DD_REAL_DATA/{name}`; it skips where that is absent, unless DD_REQUIRE has real-data."""
@@ -19,7 +27,7 @@ def real() -> Callable[[str], Path]:
         if path is not None and path.is_dir():
             return path
         reason = f"{path} is no folder" if path else f"DD_REAL_DATA is not set (a folder that holds {name}/)"
-        if "real-data" in os.environ.get("DD_REQUIRE", "").split(","):
+        if "real-data" in map(str.strip, os.environ.get("DD_REQUIRE", "").split(",")):
             pytest.fail(f"{reason}, and DD_REQUIRE asks for real-data")
         pytest.skip(reason)
 

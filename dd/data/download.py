@@ -17,6 +17,7 @@ from dd.progress import Progress
 TIMEOUT = (15, 60)  # seconds to connect, and to wait for the next bytes
 TRIES = 5  # of one address, as long as each brings something; each continues where the one before broke off
 CHUNK = 1 << 18
+CHECKSUM = "md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}"
 
 
 class _Failed(Exception):
@@ -33,11 +34,18 @@ def download(name: str, out_dir: Path) -> list[Path]:
     A file grows as `{file}.part`, which a later call continues, and takes its name after its checksum was found right.
 
     Raises:
-        ConfigError: the dataset is unknown, or has nothing to download. DataError: no address gave the right file.
+        ConfigError: the dataset is unknown, has nothing to download, or has a file whose bytes nothing pins. DataError: no address
+            gave the right file.
     """
     files = spec(name).downloads
     if not files:
         raise ConfigError(f"dataset {name}: has no files to download (it comes with scikit-learn)")
+    for item in files:  # some addresses are plain http: only the checksum says that the bytes are the right ones
+        if not re.fullmatch(CHECKSUM, item.checksum):
+            raise ConfigError(
+                f"dd/data/registry.py: {name}: {item.file}: checksum: value {item.checksum!r}; allowed: md5: and 32, or sha256: and 64 "
+                "hex digits"
+            )
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         return [_fetch(name, item, out_dir / item.file) for item in files]
@@ -45,21 +53,21 @@ def download(name: str, out_dir: Path) -> list[Path]:
         raise DataError(f"{error.filename or out_dir}: cannot be written: {error.strerror or error}") from None
 
 
-def matches(path: Path, checksum: str) -> bool:
-    """Return whether a file's bytes have the checksum, "md5:..." or "sha256:..."."""
-    kind, _, expected = checksum.partition(":")
+def checksum_of(path: Path, like: str) -> str:
+    """Return the checksum of a file's bytes, "md5:..." or "sha256:...", of the kind that `like` is."""
+    kind = like.partition(":")[0]
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False))
-    return digest.hexdigest() == expected
+    return f"{kind}:{digest.hexdigest()}"
 
 
 def _fetch(name: str, item: Download, path: Path) -> Path:
     if path.exists():
-        if matches(path, item.checksum):
+        if (found := checksum_of(path, item.checksum)) == item.checksum:
             return path
-        _say(f"{path}: is there, but its checksum is not {item.checksum}: downloading it again")
+        _say(f"{path}: is there, but its checksum is {found}, not {item.checksum}: downloading it again")
     part = path.with_name(path.name + ".part")
-    if part.exists() and matches(part, item.checksum):  # stopped just before the end
+    if part.exists() and checksum_of(part, item.checksum) == item.checksum:  # stopped just before the end
         part.replace(path)
         return path
     reasons = []
@@ -84,11 +92,11 @@ def _fetch(name: str, item: Download, path: Path) -> Path:
 
 
 def _check(part: Path, checksum: str, resumed: bool) -> None:
-    if not matches(part, checksum):
+    if (found := checksum_of(part, checksum)) != checksum:
         part.unlink()  # continuing wrong bytes would never become right
         if resumed:  # perhaps the wrong ones are those that were here before
-            raise _Failed(f"what was here and what was added have not the checksum {checksum}; starting over", again=True)
-        raise _Failed(f"sent a file whose checksum is not {checksum}", again=False)
+            raise _Failed(f"what was here and what was added have the checksum {found}, not {checksum}; starting over", again=True)
+        raise _Failed(f"sent a file whose checksum is {found}, not {checksum}", again=False)
 
 
 def _get(url: str, part: Path, path: Path) -> bool:

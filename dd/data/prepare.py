@@ -47,12 +47,12 @@ def prepare(name: str, config: DatasetConfig, raw_dir: Path, out_dir: Path) -> d
     for split, data in (("train", train), ("test", test)):
         _check(f"{where}: {split}", data, train, classes, known)
         parts[split] = sorted_by_class(data.images, data.labels)
+    if known:  # before the fingerprint, which would only say that something differs
+        _check_counts(where, known, parts)
     fingerprint = _fingerprint(parts, classes)
     for pinned, by in ((config.fingerprint, "config.yaml"), (known.fingerprint if known else None, "dd/data/registry.py")):
         if pinned and pinned != fingerprint:
             raise DataError(f"{where}: not the images that {by} pins: their fingerprint is {fingerprint}, pinned is {pinned}")
-    if known:
-        _check_counts(where, known, parts)
     counts = {split: np.bincount(labels, minlength=len(classes)).tolist() for split, (_, labels) in parts.items()}
     manifest = {
         "name": name,

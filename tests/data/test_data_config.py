@@ -36,6 +36,7 @@ def test_registered(name):
     assert raw_files(name) == [item.file for item in known.downloads] and len(set(raw_files(name))) == len(raw_files(name))
     for item in known.downloads:
         assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", item.checksum)  # also what makes plain http acceptable
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", item.file)  # stays in its folder
         assert item.urls and all(url.startswith(("https://", "http://")) and url.endswith("/" + item.file) for url in item.urls)
         assert sorted(item.urls, key=lambda url: url.startswith("http:")) == list(item.urls), "https before http"
     assert known.fingerprint is None or re.fullmatch("[0-9a-f]{64}", known.fingerprint)
@@ -90,7 +91,10 @@ def test_a_section():
         ({"digits": {"source": {"kind": "download"}}}, ["digits: source.kind: value 'download'", "allowed: digits, parquet"]),
         ({"cifar10": {"mean": [0.5, 0.5, 0.5]}}, ["cifar10: mean: is fixed"]),
         ({"cifar10": {"flip": False}}, ["cifar10: flip: is fixed"]),
-        ({"../mine": {"source": FOLDER}}, ["../mine: a dataset's name is letters"]),
+        *(
+            ({name: {"source": FOLDER}}, [f"{name}: a dataset's name is letters"])
+            for name in ("../mine", "/mine", "a/b", "..", ".mine", "-mine", "", "a b", "a\n", "a\0", "a;b", "$(a)", "{a}", "ä")
+        ),
     ],
     ids=str,
 )

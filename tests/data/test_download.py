@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 from image_files import official, pretend, serving
@@ -114,8 +115,9 @@ def test_wrong_bytes_are_refused(one, host, tmp_path):
     download("mnist", tmp_path)  # the second mirror has the right ones
     (tmp_path / "a.gz").unlink()
     host.files["/second/a.gz"] = one[:-1] + b"\0"
-    checksum = hashlib.md5(one).hexdigest()
-    with pytest.raises(DataError, match=rf"(?s)dataset mnist: a\.gz .*/first/a\.gz: sent .*/second/a\.gz: sent .*md5:{checksum}"):
+    login, wrong, right = ("md5:" + hashlib.md5(x).hexdigest() for x in (host.files["/first/a.gz"], host.files["/second/a.gz"], one))
+    first, second = (rf"{m}/a\.gz: sent a file whose checksum is {got}, not {right}" for m, got in (("first", login), ("second", wrong)))
+    with pytest.raises(DataError, match=rf"(?s)dataset mnist: a\.gz cannot be downloaded:.*{first}.*{second}"):
         download("mnist", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -127,7 +129,26 @@ def test_a_whole_file_is_left_alone_and_a_damaged_one_replaced(one, host, tmp_pa
     (tmp_path / "a.gz").write_bytes(one[:-5])
     download("mnist", tmp_path)
     assert (tmp_path / "a.gz").read_bytes() == one
-    assert "its checksum is not md5:" in capsys.readouterr().err
+    found, right = (hashlib.md5(x).hexdigest() for x in (one[:-5], one))
+    assert f"a.gz: is there, but its checksum is md5:{found}, not md5:{right}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("checksum", ["", "md5:", "md5:abc", "crc32:" + "0" * 8, "sha256:" + "0" * 32])
+def test_a_file_that_nothing_pins_is_never_asked_for(checksum, one, host, tmp_path, monkeypatch):
+    spec = DATASETS["mnist"]
+    monkeypatch.setitem(DATASETS, "mnist", replace(spec, downloads=(replace(spec.downloads[0], checksum=checksum),)))
+    with pytest.raises(ConfigError, match=rf"registry\.py: mnist: a\.gz: checksum: value '{checksum}'; allowed: md5: .* sha256: "):
+        download("mnist", tmp_path / "raw")
+    assert host.asked == [] and not (tmp_path / "raw").exists()
+
+
+def test_sha256(one, host, tmp_path, monkeypatch):
+    spec, right = DATASETS["mnist"], "sha256:" + hashlib.sha256(one).hexdigest()
+    monkeypatch.setitem(DATASETS, "mnist", replace(spec, downloads=(replace(spec.downloads[0], checksum=right),)))
+    host.files["/first/a.gz"] = one[1:]
+    download("mnist", tmp_path)
+    assert (tmp_path / "a.gz").read_bytes() == one
+    assert [path for path, _ in host.asked] == ["/first/a.gz", "/second/a.gz"]
 
 
 def test_no_server_at_all(monkeypatch, tmp_path):

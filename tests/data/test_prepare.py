@@ -134,6 +134,11 @@ def test_registered_statistics(tmp_path, monkeypatch):
 
 def test_the_fingerprint_depends_on_pixels_labels_split_and_names(mine, tmp_path):
     prints = {manifest(mine[0])["fingerprint"]}
+    naive = hashlib.sha256(b'["a","b","c","d"]')  # class names, then split, shape, pixels and labels in the prepared order
+    for split in ("test", "train"):
+        there = load_file(mine[0] / f"{split}.safetensors")
+        naive.update(f"{split}:{there['images'].shape}".encode() + there["images"].tobytes() + there["labels"].tobytes())
+    assert prints == {naive.hexdigest()}
     pixel, label, swapped = (some_images(4, 3, (5, 7), train=20) for _ in range(3))
     pixel["test"][0][0, 0, 0, 0] ^= 1
     label["train"][1][:] = (label["train"][1] + 1) % 4
@@ -214,6 +219,10 @@ def test_a_part_of_a_registered_dataset(tmp_path):
     source = config("folder", write_folder(tmp_path / "f", some_images(10, 1, (28, 28)), list("0123456789")), "mnist")
     with pytest.raises(DataError, match=r"train has 30 images, mnist has 60000; .* name of its own"):
         prepare("mnist", source, tmp_path, tmp_path / "out")
+    names = list(DATASETS["cifar10"].classes)  # has a fingerprint, which says less than a count
+    source = config("folder", write_folder(tmp_path / "g", some_images(10, 3, (32, 32)), names), "cifar10")
+    with pytest.raises(DataError, match=r"train has 30 images, cifar10 has 50000; .* name of its own"):
+        prepare("cifar10", source, tmp_path, tmp_path / "out")
 
 
 def test_a_class_without_images(tmp_path):

@@ -40,6 +40,11 @@ def test_draw_is_uniform(pool):
     assert float(((counts - expected) ** 2 / expected).sum()) < 45  # chi square, 18 degrees of freedom, p = 0.0004
 
 
+def test_uniform_is_uniform(pool):
+    counts = torch.bincount(pool.uniform(stream(2), 21_000), minlength=21).float()
+    assert float(((counts - 1000) ** 2 / 1000).sum()) < 46  # chi square, 20 degrees of freedom, p = 0.0008
+
+
 def test_draw_is_a_function_of_the_generator_alone(pool):
     first = pool.draw(stream(3, "x"), 4)
     torch.manual_seed(5)
