@@ -18,11 +18,23 @@ class SiameseBatches:
     and applied to its real and its synthetic images alike (DSA's siamese augmentation). Every call of `pair` in a step is a new
     draw, and each is a function of (seed, step, number of the call).
 
-    Differs from the released code, which re-seeds the global generator from the clock: the distribution is the same.
+    size: stored images, sorted by class and equally many of each. cap: the most synthetic images of a class in a batch, where
+    decoding makes more of them; which ones is drawn anew in each call. None is no cap.
+
+    Differs from the released code, which re-seeds the global generator from the clock: the distribution is the same. IDC's loader
+    sweeps each class in an order of its own before it shows an image twice; here batches are independent of each other.
     """
 
     def __init__(
-        self, pool: RealPool, synthetic: Parameterization, size: int, augment: Augment, per_class: int, seed: int, step: int
+        self,
+        pool: RealPool,
+        synthetic: Parameterization,
+        size: int,
+        augment: Augment,
+        per_class: int,
+        seed: int,
+        step: int,
+        cap: int | None = None,
     ) -> None:
         self._pool = pool
         self._synthetic = synthetic
@@ -30,30 +42,52 @@ class SiameseBatches:
         self._per_class = per_class
         self._seed = seed
         self._step = step
+        self._cap = cap
         self._calls = 0
         self._index = torch.arange(size, device=pool.device)
 
     def pair(self, net: Any = None) -> tuple[Batch, Batch]:
         """Return (synthetic, real), both sorted by class: (C * n, c, h, w) and (C * per_class, c, h, w)."""
-        names = (self._step, self._calls)
-        self._calls += 1
+        names = self._next()
         index = self._pool.draw(stream(self._seed, "real", *names), self._per_class).reshape(-1)
         real = Batch(self._pool.x(index), self._pool.y(index))
-        synthetic = self.synthetic()
-        _, c, h, w = real.x.shape
-        params = self._augment.draw(stream(self._seed, "augment", *names), self._pool.classes, (c, h, w), shared=True)
+        synthetic = self._capped(names)
+        params = self._draw(names, real)
         return (
             Batch(self._augment.apply(synthetic.x, params, synthetic.y), synthetic.y),
             Batch(self._augment.apply(real.x, params, real.y), real.y),
         )
 
+    def augmented(self) -> Batch:
+        """Return the synthetic images alone, sorted by class, under a draw of their own: for looks after the update."""
+        names = self._next()
+        synthetic = self._capped(names)
+        return Batch(self._augment.apply(synthetic.x, self._draw(names, synthetic), synthetic.y), synthetic.y)
+
     def synthetic(self, n: int | None = None) -> Batch:
-        """Return the first n synthetic images, or all."""
+        """Return what the first n stored images decode to, or all, un-augmented."""
         index = self._index[:n]
         return Batch(self._synthetic.decode(index), self._synthetic.labels(index))
 
     def real(self, n: int) -> Batch:
         """Return n real images drawn uniformly from the whole train split."""
-        index = self._pool.uniform(stream(self._seed, "uniform", self._step, self._calls), n)
-        self._calls += 1
+        index = self._pool.uniform(stream(self._seed, "uniform", *self._next()), n)
         return Batch(self._pool.x(index), self._pool.y(index))
+
+    def _next(self) -> tuple[int, int]:
+        self._calls += 1
+        return self._step, self._calls - 1
+
+    def _draw(self, names: tuple[int, int], batch: Batch) -> Any:
+        _, c, h, w = batch.x.shape
+        return self._augment.draw(stream(self._seed, "augment", *names), self._pool.classes, (c, h, w), shared=True)
+
+    def _capped(self, names: tuple[int, int]) -> Batch:
+        """Return all synthetic images, or a random `cap` of each class."""
+        batch = self.synthetic()
+        each = len(batch.y) // self._pool.classes
+        if self._cap is None or each <= self._cap:
+            return batch
+        order = torch.rand(self._pool.classes, each, generator=stream(self._seed, "subset", *names)).argsort(1)[:, : self._cap]
+        chosen = (order + each * torch.arange(self._pool.classes).unsqueeze(1)).reshape(-1).to(batch.x.device)
+        return Batch(batch.x[chosen], batch.y[chosen])

@@ -26,6 +26,7 @@ from dd.data.pool import RealPool
 from dd.errors import ArtifactError, ConfigError
 from dd.evaluation.io import write_distilled
 from dd.images import write_grid
+from dd.optim import PerClassSGD
 from dd.progress import Progress
 from dd.types import DistilledSet, Inputs, Need, Run
 
@@ -66,7 +67,7 @@ def distill(
     recipe = recipes.load(config.method)
     fields = parse(recipe.Config, config.recipe, f"distill {config.method}")
     _check_paths(config.method, recipe.needs(fields, facts["name"]), paths)
-    inputs = Inputs(dataset, facts, config.ipc, seed, device, paths, _pool(dataset, facts, device))
+    inputs = Inputs(dataset, facts, config.ipc, seed, device, paths, _pool(dataset, facts, getattr(recipe, "LINEAGE", "dc"), device))
     run: Run = recipe.build(fields, inputs)
     about = {"dataset": facts["name"], "fingerprint": facts["fingerprint"], "method": config.method, "ipc": config.ipc, "seed": seed}
     resume = out / ".resume"
@@ -94,20 +95,22 @@ def _check_paths(method: str, needs: list[Need], paths: list[list[Path]]) -> Non
 
 
 def _shown(distilled: DistilledSet, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images and labels for a picture: of a set of positions, about a thousand, evenly spaced."""
+    """Return images and labels for a picture: what is stored; of a set of positions, about a thousand, evenly spaced."""
+    if distilled.stored is not None:
+        return distilled.stored, distilled.labels[:: len(distilled.labels) // len(distilled.stored)]
     if distilled.indices is None or len(distilled.images):
         return distilled.images, distilled.labels
     every = max(1, len(distilled.labels) // 1000)
     return inputs.pool().raw(distilled.indices[::every]).cpu(), distilled.labels[::every]
 
 
-def _pool(dataset: Path, facts: dict[str, Any], device: str) -> Callable[[], RealPool]:
+def _pool(dataset: Path, facts: dict[str, Any], lineage: str, device: str) -> Callable[[], RealPool]:
     made: list[RealPool] = []
 
     def pool() -> RealPool:
         if not made:
             images, labels = load(dataset, "train")
-            made.append(RealPool(images, labels, len(facts["classes"]), **facts["lineages"]["dc"], device=device))
+            made.append(RealPool(images, labels, len(facts["classes"]), **facts["lineages"][lineage], device=device))
         return made[0]
 
     return pool
@@ -148,10 +151,12 @@ class Loop:
         log_every = max(1, run.iterations // LOG_POINTS)
         saved = time.monotonic()
         with Progress("distill", run.iterations, self.step) as progress:
-            while self.step < run.iterations:
+            while self.step < run.iterations and not (run.done and run.done()):
                 if self.step in run.steps:
                     publish(self.step)
                 run.parameterization.project_()
+                if isinstance(run.optimizer, PerClassSGD):
+                    run.optimizer.begin()
                 net = run.source.draw(self.step)
                 batches = run.batches(self.step)
                 loss = run.term(batches, net)
@@ -162,6 +167,8 @@ class Loop:
                     if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                         return row
                 run.optimizer.step()
+                if run.after is not None:
+                    run.after(batches, net)
                 run.source.advance(net, batches)
                 self.step += 1
                 progress.update(self.step)

@@ -120,6 +120,7 @@ class Need:
     config: the hashed configuration of what is needed (for `pretrained`: the training).
     seeds: which seeds of it; None means "the seed of the set that asks", one apiece.
     epochs: which epoch milestones.
+    lineage: whose mean and std the images are normalised with ("dc" or "idc"; they differ for CIFAR-100).
     """
 
     kind: str
@@ -128,6 +129,7 @@ class Need:
     config: dict[str, Any]
     seeds: tuple[int, ...] | None
     epochs: tuple[int, ...]
+    lineage: str = "dc"
 
 
 @dataclass
@@ -138,6 +140,7 @@ class DistilledSet:
     labels: (n,) int64, or (n, k) probabilities. mean, std: (c,), the normalisation that networks expect.
     indices: for methods that select, the positions in the prepared train split.
     step_size: a learned rate for the student's training, or None.
+    stored: (m, c, h, w) what is counted and kept where m stored images are decoded to n > m; None where they are the images.
     """
 
     images: Tensor
@@ -147,6 +150,7 @@ class DistilledSet:
     indices: Tensor | None = None
     step_size: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    stored: Tensor | None = None
 
 
 @dataclass
@@ -174,7 +178,8 @@ class Run:
 
     finish: returns the set as it stands. All else is None for methods that only select.
     batches: makes the batches of a step. optimizer: made from the parameterization's groups. steps: numbers of updates after
-    which the set is published beside the final one.
+    which the set is published beside the final one. after: called after every update with its batches and network, before the
+    source advances: for terms that remember. done: tells, before a step, that the method is finished before `iterations`.
     """
 
     finish: Callable[[], DistilledSet]
@@ -185,6 +190,8 @@ class Run:
     optimizer: torch.optim.Optimizer | None = None
     iterations: int = 0
     steps: tuple[int, ...] = ()
+    after: Callable[[Batches, Any], None] | None = None
+    done: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ class RealPool:
         return len(self.labels)
 
     @property
+    def smallest(self) -> int:
+        """Images in the smallest class."""
+        return min(len(members) for members in self._members)
+
+    @property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """(mean, std), each (c,), on the CPU."""
         return self.normalisation.mean, self.normalisation.std

@@ -19,10 +19,12 @@ DIGITS = 6  # of accuracies in score files
 
 
 def write_distilled(path: Path, distilled: DistilledSet) -> None:
-    """Write a set: `images`, `labels`, `mean`, `std`, and `indices` where images were selected; `images` may be empty then."""
+    """Write a set: `images`, `labels`, `mean`, `std`; `indices` where images were selected (`images` may be empty then); `stored`."""
     tensors = {"images": distilled.images.float(), "labels": distilled.labels, "mean": distilled.mean, "std": distilled.std}
     if distilled.indices is not None:
         tensors["indices"] = distilled.indices
+    if distilled.stored is not None:
+        tensors["stored"] = distilled.stored.float()
     save_tensors(path, tensors, {**distilled.meta, "step_size": distilled.step_size})
 
 
@@ -35,8 +37,9 @@ def read_distilled(path: Path, dataset: Path | None = None) -> DistilledSet:
     tensors, meta = load_tensors(path)
     try:
         distilled = DistilledSet(
-            tensors["images"], tensors["labels"], tensors["mean"], tensors["std"], tensors.get("indices"), meta.pop("step_size"), meta
-        )
+            tensors["images"], tensors["labels"], tensors["mean"], tensors["std"], tensors.get("indices"), meta.pop("step_size"), meta,
+            tensors.get("stored"),
+        )  # fmt: skip
     except KeyError as error:
         raise ArtifactError(f"{path}: is not a distilled set: it has no {error}") from None
     stored = distilled.images if len(distilled.images) or distilled.indices is None else distilled.indices

@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from dd.types import Batches
 
-CHUNK = 2560  # real images forwarded at once; 100 classes x 256 images would need 13 GB of activations in one piece
+CHUNK = 2560  # images forwarded at once; 100 classes x 256 images would need 13 GB of activations in one piece
 
 
 def embed_in_chunks(net: nn.Module, x: Tensor) -> Tensor:
     """Return `net.embed(x)` in pieces of at most 2,560 images, unless batch statistics need all of them together.
+
+    Where gradients are wanted, a piece keeps its input only and is forwarded again for the backward pass: 100 classes of 200
+    decoded images would not fit otherwise.
 
     Args:
         net: a network of `dd.networks`.
@@ -23,10 +27,33 @@ def embed_in_chunks(net: nn.Module, x: Tensor) -> Tensor:
     Returns:
         (n, d) features.
     """
-    mixes = net.training and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
-    if mixes or len(x) <= CHUNK:
+    if mixes(net) or len(x) <= CHUNK:
         return net.embed(x)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return torch.cat(
+            [checkpoint(lambda part: net.embed(part), piece, use_reentrant=False, preserve_rng_state=False) for piece in x.split(CHUNK)]
+        )
     return torch.cat([net.embed(piece) for piece in x.split(CHUNK)])
+
+
+def mixes(net: nn.Module) -> bool:
+    """Tell whether what the network makes of an image depends on the others of the batch."""
+    return net.training and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+
+
+def class_features(net: nn.Module, x: Tensor, classes: int) -> Tensor:
+    """Return the features of a batch sorted by class, each class as if it were alone.
+
+    Args:
+        net: a network of `dd.networks`.
+        x: (classes * m, c, h, w).
+
+    Returns:
+        (classes, m, d). Batch normalisation in training mode takes the statistics of one class, as in code that visits the classes
+        one after the other; then class c's features depend on class c's pixels only.
+    """
+    features = torch.cat([net.embed(part) for part in x.chunk(classes)]) if mixes(net) else embed_in_chunks(net, x)
+    return features.reshape(classes, -1, features.shape[1])
 
 
 class MeanMatch:

@@ -56,7 +56,7 @@ class Pretraining:
 
     def id(self, dataset: dict[str, Any], need: Need) -> str:
         """Return the id of what is needed."""
-        about = {"dataset": dataset, "network": need.network, "training": need.config}
+        about = {"dataset": dataset, "network": need.network, "training": need.config, "lineage": need.lineage}
         config = hashed(parse(PretrainConfig, about, f"pretrain {need.network}"))
         id_ = digest(config)
         self._configs[id_] = config

@@ -42,15 +42,15 @@ class Extractor(Frozen):
     training: Training = Training()
 
 
-def needs(extractor: Extractor, dataset: str) -> list[Need]:
-    """Return the checkpoints that must exist before the extractor can be used.
+def needs(extractor: Extractor, dataset: str, lineage: str = "dc") -> list[Need]:
+    """Return the checkpoints that must exist before the extractor can be used; lineage: as of `Need`.
 
     A fixed extractor of set s is the pre-trained network of seed s, so that sets stay independent of each other.
     """
     if extractor.epochs == 0 or (extractor.mode == "dynamic" and extractor.supply == "literal"):
         return []
     seeds = None if extractor.mode == "fixed" else tuple(range(extractor.pool))
-    return [Need("pretrained", dataset, extractor.network, hashed(extractor.training), seeds, (extractor.epochs,))]
+    return [Need("pretrained", dataset, extractor.network, hashed(extractor.training), seeds, (extractor.epochs,), lineage)]
 
 
 def source(extractor: Extractor, inputs: Inputs) -> Source[Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from dd.augment.strategies import check
-from dd.config import Frozen
+from dd.config import Frozen, added
 from dd.config.stages import Dataset
 from dd.errors import ConfigError
 
@@ -58,10 +58,14 @@ class Training(Frozen):
 
 
 class PretrainConfig(Frozen):
-    """Networks trained on the whole train split; seed and epoch are elements of the path, not of the id."""
+    """Networks trained on the whole train split; seed and epoch are elements of the path, not of the id.
+
+    lineage: whose mean and std normalise the images.
+    """
 
     stage: Literal["pretrain"] = "pretrain"
     version: int = 1
     dataset: Dataset
     network: str
     training: Training = Training()
+    lineage: Literal["dc", "idc"] = added("dc")

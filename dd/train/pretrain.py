@@ -64,7 +64,7 @@ def pretrain(
         raise ConfigError(f"pretrain: epoch: value {epoch}, continued from epoch {previous_epoch} with the previous files {files}")
     facts = _facts(config, dataset)
     images, labels = load(dataset, "train")
-    pool = RealPool(images, labels, len(facts["classes"]), **facts["lineages"]["dc"], device=device)
+    pool = RealPool(images, labels, len(facts["classes"]), **facts["lineages"][config.lineage], device=device)
     hidden = [out.parent / ".resume" / out.name for out in outs]
     starts: Sequence[Path | None] = previous or [None] * len(seeds)
     span = epoch - previous_epoch

@@ -81,3 +81,29 @@ def test_chunks_change_nothing_and_batch_statistics_are_never_chunked(monkeypatc
     for name, training in (("convnet3_in_w8", True), ("convnet3_bn_w8", False), ("convnet3_bn_w8", True)):
         net = networks.build(name, 1, (16, 16), 3, 0).double().train(training)
         torch.testing.assert_close(embed_in_chunks(net, x), net.embed(x), rtol=1e-10, atol=1e-12)
+
+
+def test_class_features_are_those_of_each_class_alone():
+    from dd import networks
+    from dd.objectives.distribution import class_features
+
+    x = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for name in ("convnet3_bn_w32", "convnet3_in_w32"):
+        net = networks.build(name, 1, (16, 16), 3, 0, "test").train()
+        found = class_features(net, x, 3)
+        for c in range(3):
+            torch.testing.assert_close(found[c], net.embed(x[2 * c : 2 * c + 2]))
+
+
+def test_pieces_have_the_gradient_of_the_whole(monkeypatch):
+    from dd import networks
+    from dd.objectives import distribution
+
+    net = networks.build("convnet3_in_w32", 1, (16, 16), 3, 0, "test").requires_grad_(False)
+    grads = []
+    for chunk in (100, 2):
+        monkeypatch.setattr(distribution, "CHUNK", chunk)
+        x = torch.randn(6, 1, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+        distribution.embed_in_chunks(net, x).square().sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads)

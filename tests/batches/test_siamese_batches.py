@@ -1,0 +1,62 @@
+"""The batches of a step: shared draws, caps, and what depends on what."""
+
+import torch
+
+from dd.augment.policies import make
+from dd.batches import SiameseBatches
+from dd.data.pool import RealPool
+from dd.parameterizations.multiformation import MultiFormation
+from dd.parameterizations.pixels import Pixels
+
+CLASSES = 3
+
+
+def pool():
+    g = torch.Generator().manual_seed(0)
+    return RealPool(torch.randint(0, 256, (30, 1, 8, 8), generator=g).byte(), torch.arange(CLASSES).repeat_interleave(10), CLASSES, [0.5], [0.25])
+
+
+def batches(step=0, cap=None, policy="none", ipc=2, seed=0):
+    images = torch.arange(CLASSES * ipc, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    made = MultiFormation(images, torch.arange(CLASSES).repeat_interleave(ipc), 0.1, factor=2)
+    return SiameseBatches(pool(), made, CLASSES * ipc, make(policy, "color_crop"), 4, seed, step, cap)
+
+
+def test_a_cap_takes_as_many_of_every_class_without_repetition_and_anew_each_step():
+    synthetic, real = batches(cap=5).pair()
+    assert synthetic.y.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert real.y.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    for c in range(CLASSES):  # 8 decoded images a class; two stored ones of a constant value each
+        values = synthetic.x[synthetic.y == c][:, 0, 0, 0].tolist()
+        assert set(values) <= {2.0 * c, 2.0 * c + 1} and max(values.count(v) for v in set(values)) <= 4
+    seen = {tuple(batches(step=step, cap=5).pair()[0].x[:, 0, 0, 0].tolist()) for step in range(8)}
+    assert len(seen) > 1
+    assert torch.equal(batches(cap=5).pair()[0].x, batches(cap=5).pair()[0].x)
+
+
+def test_no_cap_and_a_wide_cap_give_all_in_order():
+    for cap in (None, 8, 100):
+        assert batches(cap=cap).pair()[0].x[:, 0, 0, 0].tolist() == [float(v) for v in range(6) for _ in range(4)]
+
+
+def test_the_look_after_the_update_has_a_draw_of_its_own():
+    one = batches(policy="stack")
+    first, _ = one.pair()
+    after = one.augmented()
+    assert torch.equal(first.y, after.y)
+    assert not torch.equal(first.x, after.x)
+    again = batches(policy="stack")
+    again.pair()
+    assert torch.equal(after.x, again.augmented().x)
+
+
+def test_uniform_real_batches_differ_by_call():
+    one = batches()
+    a, b = one.real(6), one.real(6)
+    assert a.x.shape == (6, 1, 8, 8) and not torch.equal(a.x, b.x)
+
+
+def test_pixels_work_as_well():
+    pixels = Pixels(torch.randn(CLASSES, 1, 8, 8), torch.arange(CLASSES), 1.0)
+    synthetic, real = SiameseBatches(pool(), pixels, CLASSES, make("oneof", "color_crop"), 2, 0, 0).pair()
+    assert synthetic.y.tolist() == [0, 1, 2] and len(real.y) == 6
