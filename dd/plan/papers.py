@@ -75,7 +75,9 @@ class Defaults(Frozen):
 class Paper(Frozen):
     """A file of workflow/papers. chosen: what the paper does not state, with the reason for our value.
 
-    at: constant coordinates of every point. copy: coordinates that equal another. spread: which spread the paper prints
+    axes: axis -> the configuration key that it sets; null is a name only, for overrides to give it a meaning.
+    at: constant coordinates of every point. copy: coordinates that equal another. implied: coordinates that follow from others,
+    unless the matrix gives them. spread: which spread the paper prints
     (over all networks, over sets, or over the networks of one set). milestones: epochs at which pre-training is published.
     claims: whether reported/claims.yaml has claims of this paper. caveats: what a reader of its record must know.
     """
@@ -86,10 +88,11 @@ class Paper(Frozen):
     spread: str = "all"
     milestones: tuple[int, ...] = ()
     defaults: Defaults = Defaults()
-    axes: dict[str, str] = {}
+    axes: dict[str, str | None] = {}
     translate: dict[str, dict[str, Scalar]] = {}
     at: dict[str, Scalar] = {}
     copy_: dict[str, str] = Field(default={}, alias="copy")
+    implied: tuple[Override, ...] = ()
     overrides: tuple[Override, ...] = ()
     chosen: dict[str, str] = {}
     claims: bool = True
@@ -113,7 +116,7 @@ class Block(Frozen):
 
 
 class Scale(Frozen):
-    """A file of workflow/scales. map: axis kind -> value -> value. cap: configuration key -> largest value."""
+    """A file of workflow/scales. map: axis kind -> value -> value. cap: configuration key -> largest value, also of a list's values."""
 
     scale: str
     title: str

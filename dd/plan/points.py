@@ -18,7 +18,7 @@ from dd.plan.papers import AXES, WHOLE, Artifact, Override, Paper, Scalar, Scale
 class Point:
     """One cell: `at`, the paper's own coordinates, and `config`, what is run. The two never mix.
 
-    config keys: dataset, ipc, method, recipe {...}, network, protocol {name, ...}, sets, nets.
+    config keys: dataset, ipc, method, recipe {...}, network, protocol {name, ...}, sets, nets; step, unless it is the last.
     scaled: what the scale changed, as text. chosen: which coordinates or settings are our choice.
     """
 
@@ -76,6 +76,9 @@ def _coordinates(paper: Paper, artifact: Artifact, where: str) -> Iterator[dict[
             for key, source in paper.copy_.items():
                 if source in at:
                     at[key] = at[source]
+            for rule in paper.implied:
+                if contains(at, rule.when):
+                    at = {**rule.set, **at}
             hit = [number for number, part in enumerate(artifact.exclude) if contains(at, part)]
             excluded.update(hit)
             if not hit and at not in seen:
@@ -101,7 +104,8 @@ def _resolve(paper: Paper, at: dict[str, Scalar], overrides: list[Override], use
 def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int]) -> dict[str, Any]:
     """Field default < recipe default < paper defaults < the point's coordinates < overrides."""
     axes = {**AXES, **paper.axes}
-    coordinates = {axes[k]: paper.translate.get(k, {}).get(str(v), v) for k, v in at.items() if k in axes and v is not None}
+    named = {k: key for k in at if (key := axes.get(k)) is not None and at[k] is not None}
+    coordinates = {key: paper.translate.get(k, {}).get(str(at[k]), at[k]) for k, key in named.items()}
     for key in ("dataset", "method", "network", "protocol.name"):
         if key not in coordinates:
             raise ConfigError(f"a point {at} says nothing of {key}")
@@ -134,7 +138,7 @@ def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
     """Return the configuration with every field of the recipe and the protocol filled in and checked.
 
     Raises:
-        ConfigError: an unknown key, a wrong type or value, an unknown network or dataset.
+        ConfigError: an unknown key, a wrong type or value, an unknown network or dataset, a step that is not published.
     """
     method, protocol = config["method"], config["protocol"]["name"]
     settings = {key: value for key, value in config["protocol"].items() if key != "name"}
@@ -142,7 +146,11 @@ def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
     settings = hashed(parse(evaluation.config_of(protocol), settings, f"{where}protocol {protocol}"))
     for name in _networks({**config, "recipe": recipe}):
         networks.parse(name)
-    return {**config, "recipe": recipe, "protocol": {"name": protocol, **settings}}
+    step, published = config.get("step"), recipe.get("steps", [])
+    if step is not None and step != recipe.get("iterations") and step not in published:
+        raise ConfigError(f"{where}step: value {step} is not published by {method}; recipe.steps has {list(published)}")
+    rest = {key: value for key, value in config.items() if key != "step" or step != recipe.get("iterations")}
+    return {**rest, "recipe": recipe, "protocol": {"name": protocol, **settings}}
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:
@@ -177,8 +185,11 @@ def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
         place: Any = config
         for part in path:
             place = place.get(part, {}) if isinstance(place, dict) else {}
-        if isinstance(place, dict) and isinstance(place.get(last), (int, float)) and place[last] > most:
+        value = place.get(last) if isinstance(place, dict) else None
+        if isinstance(value, (int, float)) and value > most:
             place[last] = most
+        elif isinstance(value, (list, tuple)):
+            place[last] = list(dict.fromkeys(min(item, most) for item in value))
     return config
 
 
