@@ -95,7 +95,7 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         return STARTUP + work / per_second + job.facts["iterations"] * STEP, sizes.classes * ipc * pixels * 4.0
     if job.stage == "evaluate":
         one, _ = flops(job.config["network"], *sizes.shape())
-        images = sizes.classes * job.facts["ipc"] or sizes.train
+        images = sizes.classes * job.facts["images"] or sizes.train
         settings: dict[str, Any] = job.config["settings"]
         first, last = job.facts["nets"]
         steps = settings["epochs"] * -(-images // settings["batch"])

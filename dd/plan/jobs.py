@@ -174,7 +174,7 @@ class Plan:
                 [source, self._manifest(config["dataset"])],
                 evaluated,
                 ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
-                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "ipc": config["ipc"], "id": digest(evaluated)},
+                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": _decoded(config), "id": digest(evaluated)},
             ),
         )
         return path
@@ -354,6 +354,13 @@ class Plan:
         for name in papers:
             visit(self.jobs[PATHS["artifact"].format(scale=self.scale.scale, paper=name)])
         return list(order.values())
+
+
+def _decoded(config: Mapping[str, Any]) -> int:
+    """Return how many images of a class a network is trained on: those stored, unless the method decodes more."""
+    recipe = recipes.load(config["method"])
+    count = getattr(recipe, "decoded", lambda config, ipc: ipc)
+    return int(count(parse(recipe.Config, config["recipe"], config["method"]), config["ipc"]))
 
 
 def _blocks(total: int, size: int) -> list[tuple[int, int]]:

@@ -2,8 +2,12 @@
 
 A recipe file has three parts: `Config`, a frozen configuration; `needs(config, dataset)`, what must exist before; and
 `build(config, inputs)`, which returns a `Run`. The first two import nothing heavy, because the workflow reads them for every job.
-Optional: `defaults(dataset, ipc)` returns fields that the method's authors set for that dataset and ipc; `USES_IPC = False` says
-that the number of images per class means nothing to it, `RANDOM = False` that every set would be the same.
+Optional: `defaults(dataset, ipc)` returns fields that the method's authors set for that dataset and ipc; `work(config, classes, train,
+ipc)` counts what a run costs, and `decoded(config, ipc)` the training images of a class, where they are more than are stored;
+`USES_IPC = False` says that the number of images per class means nothing to it, `RANDOM = False` that every set would be the same,
+`LINEAGE = "idc"` that its images are normalised as IDC's code does ("dc" is the default).
+
+Files whose name begins with "_" are not methods, but what several of them share.
 """
 
 from __future__ import annotations

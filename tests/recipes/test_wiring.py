@@ -23,6 +23,17 @@ from dd.train.pretrain import pretrain
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 
 
+def kinds(value, name=""):
+    """Yield what decides the wiring: words, switches, absences, the factor, and whether there is pre-training at all; no other numbers."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from kinds(item, key) if key not in ("training", "steps") else ()
+    elif name == "epochs":
+        yield f"{name}={value > 0}"
+    elif isinstance(value, (str, bool)) or value is None or name == "factor":
+        yield f"{name}={value}"
+
+
 def wirings():
     """Return one configuration for every distinct wiring among all points at scale paper."""
     plan = Plan(parse(Settings, {"scale": "paper", "papers": []}, "test"), WORKFLOW)
@@ -31,10 +42,8 @@ def wirings():
         for cells in plan.cells[paper].values():
             for cell in cells:
                 config = copy.deepcopy(cell.point.config)
-                extractor = config["recipe"].get("extractor", {})
-                key = (config["method"], config["dataset"], config["network"], config["protocol"]["name"], extractor.get("network"),
-                       extractor.get("mode"), extractor.get("norm"), extractor.get("supply"), extractor.get("epochs", 0) > 0)  # fmt: skip
-                found.setdefault("-".join(map(str, key)), config)
+                key = (config["method"], config["dataset"], config["network"], config["protocol"]["name"], *kinds(config["recipe"]))
+                found.setdefault(" ".join(map(str, key)), config)
     return found
 
 
@@ -85,7 +94,8 @@ def test_one_step_of_every_wiring(name, tiny, tmp_path):
     out = tmp_path / "set"
     distill(about, dataset, paths, 0, out)
     distilled = read_distilled(out / "distilled.safetensors", dataset)
-    assert len(distilled.labels) == (8 if config["ipc"] == 0 else 2)
+    each = getattr(recipe, "decoded", lambda config, ipc: ipc)(parsed, about.ipc)
+    assert len(distilled.labels) == (8 if config["ipc"] == 0 else 2 * each)
     if "iterations" in fields:
         rows = (out / "curve.csv").read_text().splitlines()
         assert len(rows) == 2
