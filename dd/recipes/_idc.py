@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from dd.augment.strategies import default_strategy
 from dd.config import Frozen
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Factored(Frozen):
     class and iteration; a class that has fewer gives all. batch_syn_max: decoded images per class and iteration; of more, a random
     part. factor: training images per side of a stored one. time_only: cut along the width alone (spectrograms). init: `mix` fills
     the parts with the first images of each class, `random` with random ones. strategy: operations of the siamese augmentation;
-    null is colour, crop and cutout. steps: numbers of updates after which the set is published as well.
+    null is colour, crop and cutout, but for MNIST with a factor, which has no cutout. steps: numbers of updates after which the set is published as well.
     """
 
     iterations: int = Field(default=10_000, ge=0)
@@ -37,13 +38,17 @@ class Factored(Frozen):
 
 
 def special(dataset: str) -> dict[str, Any]:
-    """Return what a dataset changes for every method of the lineage.
+    """Return what a dataset changes for every method of the lineage: spectrograms are cut along time and not augmented."""
+    return {"time_only": True, "augment": "none"} if dataset == "mini_speech_commands" else {}
 
-    Spectrograms are cut along time and not augmented; MNIST, with a factor, is matched without cutout.
-    """
-    if dataset == "mini_speech_commands":
-        return {"time_only": True, "augment": "none"}
-    return {"strategy": "color_crop"} if dataset == "mnist" else {}
+
+def strategy_of(config: Factored, dataset: str) -> str:
+    """Return the operations that the images of a dataset meet."""
+    if config.strategy is not None:
+        return config.strategy
+    if dataset == "mnist" and config.factor > 1:
+        return "color_crop"
+    return default_strategy(flip=False, lineage="idc", use="match", cutmix=False)
 
 
 def decoded(config: Factored, ipc: int) -> int:
@@ -68,7 +73,6 @@ def assemble(
     import torch
 
     from dd.augment.policies import make
-    from dd.augment.strategies import default_strategy
     from dd.batches import SiameseBatches
     from dd.optim import PerClassSGD
     from dd.parameterizations.multiformation import MultiFormation, mix
@@ -89,8 +93,7 @@ def assemble(
         high=high,
         time_only=config.time_only,
     )
-    strategy = config.strategy or default_strategy(bool(inputs.manifest["flip"]), "idc", "match", cutmix=False)
-    augment = make(config.augment, strategy)
+    augment = make(config.augment, strategy_of(config, inputs.manifest["name"]))
     per_class = min(config.batch_real, pool.smallest)
     index = torch.arange(len(labels), device=pool.device)
 
