@@ -21,7 +21,8 @@ class Factored(Frozen):
     class and iteration; a class that has fewer gives all. batch_syn_max: decoded images per class and iteration; of more, a random
     part. factor: training images per side of a stored one. time_only: cut along the width alone (spectrograms). init: `mix` fills
     the parts with the first images of each class, `random` with random ones. strategy: operations of the siamese augmentation;
-    null is colour, crop and cutout, but for MNIST with a factor, which has no cutout. steps: numbers of updates after which the set is published as well.
+    null is colour, crop and cutout, but for MNIST with a factor, which has no cutout. steps: numbers of updates after which the
+    set is published as well.
     """
 
     iterations: int = Field(default=10_000, ge=0)
