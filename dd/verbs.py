@@ -146,16 +146,20 @@ def evaluate(args: Namespace) -> None:
 
 
 def analyse(args: Namespace) -> None:
-    """Run a network over a finished set."""
+    """Run networks over a finished set."""
     from dd.analysis.embeddings import embeddings
+    from dd.analysis.models import models
     from dd.config.stages import AnalyseConfig
     from dd.evaluation.io import check_identity
 
     config = parse(AnalyseConfig, _config(args.config), "analyse")
+    if len(args.checkpoint) != config.models:
+        raise ConfigError(f"analyse: models: value {config.models}, with {len(args.checkpoint)} files of --checkpoint")
     check_identity(args.distilled, config.distilled)
     device = _device(args)
     with _noted(args.out.with_suffix(".run.json"), device):
-        embeddings(config, args.dataset, args.distilled, args.checkpoint, args.out, device=device)
+        make = {"embeddings": embeddings, "models": models}[config.kind]
+        make(config, args.dataset, args.distilled, args.checkpoint, args.out, device=device)
 
 
 def artifact(args: Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dd.config import Frozen, added
 
@@ -45,17 +45,31 @@ class EvaluateConfig(Frozen):
 
 
 class AnalyseConfig(Frozen):
-    """Features of one class of a distilled set and of real images, under one pre-trained network.
+    """Features of one class of a distilled set and of real images, under networks pre-trained on the real ones.
 
-    label: the class. real: how many real images. network, pretrained, epoch: the checkpoint to look through.
+    kind: `embeddings`, under one network; `models`, under several (seeds 0 to models - 1), with the matching loss of every class.
+    step: which published step of the set; null is the final set. network, pretrained, epoch: the checkpoints to look through.
+    label: the class. real: how many real images of it.
+    models, batch, draws: of the kind `models`: how many networks, real images a class in a batch (a class that has fewer gives all),
+    and how many batches.
     """
 
     stage: Literal["analyse"] = "analyse"
     version: int = 1
-    kind: Literal["embeddings"] = "embeddings"
+    kind: Literal["embeddings", "models"] = "embeddings"
     distilled: str
     network: str
     pretrained: str
     epoch: int
     label: int = 0
     real: int = 200
+    step: int | None = added(None)
+    models: int = added(1, ge=1)
+    batch: int = added(256, ge=1)
+    draws: int = added(10, ge=1)
+
+    @model_validator(mode="after")
+    def _says_only_what_matters(self) -> AnalyseConfig:
+        if self.kind == "embeddings" and (self.models, self.batch, self.draws) != (1, 256, 10):
+            raise ValueError("models, batch and draws belong to kind 'models'")  # else two ids would be one analysis
+        return self

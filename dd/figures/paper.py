@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from dd.artifacts import write_json, write_text
 from dd.errors import ConfigError, nearest
-from dd.figures import listings, pictures, plots, sheets
+from dd.figures import listings, models, pictures, plots, sheets, spaces, tables
 from dd.figures.checks import judge
 from dd.figures.claims import Claim, Listed, load_claims
 from dd.figures.reported import Reported, compare, find, load_reported
 from dd.figures.results import SPREADS, Point, read_cell
-from dd.figures.sheets import Drawn, Sheet
+from dd.figures.sheets import Drawn, Sheet, Waiting
 from dd.figures.style import save, styled
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 OVER_CELLS: dict[str, tuple[Callable[[Drawn], Sheet], Callable[[Drawn], Figure] | None]] = {
     "bars": (sheets.cells, plots.bars),
     "line": (sheets.cells, plots.line),
-    "table": (sheets.pivot, None),
+    "table": (tables.pivot, None),
     "grid": (pictures.grid_sheet, pictures.grid),
-    "tsne": (pictures.tsne_sheet, pictures.tsne),
+    "tsne": (spaces.tsne_sheet, spaces.tsne),
+    "models": (models.models_sheet, models.models),
 }
+LONG: dict[str, Callable[[Drawn], str]] = {"models": models.models_csv, "tsne": spaces.tsne_csv}  # with more than accuracies in them
 OTHERS = ("settings", "design", "cost", "absent")
 
 
@@ -38,7 +40,8 @@ def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
 
     Args:
         job: what `Plan.drawing` returns: paper, title, scale, spread (all | sets | nets), reported and claims (paths, or None), and
-            artifacts, each with name, title, kind, its looks and its cells (at, scaled, id, score_id, config, scores, sets, analysis).
+            artifacts, each with name, title, kind, its looks and its cells (at, printed, scaled, id, score_id, config, scores, sets,
+            analysis); printed are the coordinates as the reported file writes them.
 
     Raises:
         ConfigError: an unknown kind or spread, an artifact whose looks do not fit its cells, a mistake in the claims or reported rows.
@@ -48,7 +51,8 @@ def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
     if spread not in SPREADS:
         raise ConfigError(f"paper {job['paper']}: spread {spread!r}{nearest(spread, SPREADS)}")
     path = job.get("reported")
-    reported = load_reported(Path(path)) if path and Path(path).exists() else []  # an experiment of ours prints nothing
+    elsewhere = {str(name) for artifact in job["artifacts"] for name in artifact.get("reported") or ()}
+    reported = load_reported(Path(path), elsewhere) if path and Path(path).exists() else []  # an experiment of ours prints nothing
     listed: list[Listed] = []
     claims: list[Claim] = []
     if job.get("claims"):
@@ -72,8 +76,14 @@ def _read(artifact: Mapping[str, Any], scale: str, spread: str, reported: Sequen
     if artifact["kind"] not in (*OVER_CELLS, *OTHERS):
         raise ConfigError(f"artifact {artifact['name']}: kind {artifact['kind']!r}{nearest(artifact['kind'], (*OVER_CELLS, *OTHERS))}")
     over_cells = artifact["kind"] in OVER_CELLS and not artifact.get("absent")
-    points = [read_cell(cell) for cell in artifact["cells"]] if over_cells else []
-    return Drawn(artifact, scale, spread, points, [find(reported, artifact["name"], point.at) for point in points])
+    cells = artifact["cells"] if over_cells else []
+    names = artifact.get("reported") or [artifact["name"]]
+    printed = [find(reported, names, cell.get("printed") or cell["at"]) for cell in cells]
+    later = [
+        Waiting(one["at"], one["reason"], one["place"], find(reported, names, one.get("printed") or one["at"]))
+        for one in artifact.get("pending") or ()
+    ]
+    return Drawn(artifact, scale, spread, [read_cell(cell) for cell in cells], printed, later)
 
 
 def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Path) -> dict[str, Any]:
@@ -85,7 +95,7 @@ def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Pat
         raise ConfigError(f"artifact {artifact['name']}: kind {kind} has no cells to draw; give it a matrix, use, or absent")
     if kind in OVER_CELLS:
         sheet_of, figure_of = OVER_CELLS[kind]
-        sheet, table = sheet_of(drawn), sheets.long_csv(drawn)
+        sheet, table = sheet_of(drawn), LONG.get(kind, sheets.long_csv)(drawn)
         made = figure_of(drawn) if figure_of else None
     elif kind == "cost":
         sheet, header, rows = listings.cost(artifact)
@@ -128,14 +138,15 @@ def _counts(drawn: Sequence[Drawn]) -> dict[str, int]:
     for one in drawn:
         for point, row in zip(one.points, one.reported, strict=True):
             cells.setdefault(json.dumps([point.id, point.score_id, sorted(point.at.items())]), (point, row, one.spread))
-    compared = [found for point, row, spread in cells.values() if (found := compare(point, row, spread))]
+    own = {key: None if row and row.elsewhere else row for key, (_, row, _) in cells.items()}  # what other papers print is none of it
+    compared = [found for key, (point, _, spread) in cells.items() if (found := compare(point, own[key], spread))]
     points = [point for point, _, _ in cells.values()]
     return {
         "cells": len(points),
         "run": sum(bool(point.n) for point in points),
         "diverged": sum(bool(point.diverged) for point in points),
         "scaled": sum(bool(point.scaled) for point in points),
-        "reported": sum(row is not None for _, row, _ in cells.values()),
+        "reported": sum(row is not None for row in own.values()),
         "compared": len(compared),
         "within": sum(near for _, near in compared),
     }

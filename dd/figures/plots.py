@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,10 @@ def bars(drawn: Drawn) -> Figure:
 
 
 def line(drawn: Drawn) -> Figure:
-    """Return accuracy over x, one line a hue, with a band of the spread; x is spaced evenly, for 0-5, 10, 50, 100 side by side."""
+    """Return accuracy over x, one line a hue, with a band of the spread.
+
+    x is spaced evenly, for 0-5, 10, 50, 100 side by side; or, with `axis: linear` or `axis: log`, by its numbers.
+    """
     return _draw(drawn, _line, from_zero=False)
 
 
@@ -42,15 +46,16 @@ def label(drawn: Drawn, point: Point, names: Sequence[str]) -> str:
     known = {name: text(item) for name, item in point.at.items()}
     form = drawn.get("label")
     if not form:
-        return ", ".join(f"{word(name)} {known.get(name, '')}" if _plain(known.get(name)) else known.get(name, "") for name in names)
+        given = {name: known[name] for name in names if known.get(name)}
+        return ", ".join(f"{word(name)} {item}" if _plain(item) else item for name, item in given.items())
     try:
         return str(form).format(**known)
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(f"artifact {drawn.artifact['name']}: label {form!r}: {error} is no coordinate{nearest(error, known)}") from None
 
 
-def _plain(item: str | None) -> bool:
-    return item is not None and item.replace(".", "", 1).isdigit()
+def _plain(item: str) -> bool:
+    return item.replace(".", "", 1).isdigit()
 
 
 def _ordered(items: Iterable[str]) -> list[str]:
@@ -80,8 +85,50 @@ def _grouped(drawn: Drawn) -> tuple[list[Key], list[Key], list[str], dict[tuple[
     return panels, hues, _ordered(place for series in groups.values() for place in series), groups, labels
 
 
+def _positions(drawn: Drawn, places: list[str]) -> dict[str, float]:
+    """Return where each value of x stands.
+
+    Raises:
+        ConfigError: a numeric axis of values that are no numbers, or a logarithmic one of numbers that have no logarithm; bars.
+    """
+    axis, where = drawn.get("axis") or "even", f"artifact {drawn.artifact['name']}"
+    if axis == "even":
+        return {place: float(number) for number, place in enumerate(places)}
+    if drawn.artifact["kind"] != "line":
+        raise ConfigError(f"{where}: axis {axis!r}: kind {drawn.artifact['kind']} stands evenly; allowed: 'even'")
+    try:
+        found = {place: float(place) for place in places}
+    except ValueError:
+        values = ", ".join(place or "(none)" for place in places)
+        raise ConfigError(f"{where}: axis {axis!r}: {drawn.artifact['x']} has the values {values}; they must be numbers") from None
+    if axis == "linear":
+        return found
+    if min(found.values()) <= 0:
+        raise ConfigError(f"{where}: axis {axis!r}: {drawn.artifact['x']} has the value {min(found.values()):g}; must be above 0")
+    return {place: math.log10(number) for place, number in found.items()}
+
+
+def _ticks(axis: Axes, positions: dict[str, float]) -> None:
+    """Mark every value of x, and name those that have room, the last and the first one always."""
+    from matplotlib.ticker import NullFormatter
+
+    low, high = min(positions.values()), max(positions.values())
+    span = high - low or 1.0
+    order = sorted(positions, key=lambda place: positions[place])
+    named = [order[-1]]
+    for place in [order[0], *reversed(order)]:
+        if all(abs(positions[other] - positions[place]) >= 0.006 * (len(place) + len(other) + 4) * span for other in named):
+            named.append(place)
+    named.sort(key=order.index)
+    axis.set_xticks([positions[place] for place in named], named)
+    axis.set_xticks([position for place, position in positions.items() if place not in named], minor=True)
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlim(low - 0.05 * span, high + 0.05 * span)
+
+
 def _draw(drawn: Drawn, one: Callable[..., None], *, from_zero: bool) -> Figure:
     panels, hues, places, groups, labels = _grouped(drawn)
+    positions = _positions(drawn, places)
     across = min(len(panels), 2)
     down = -(-len(panels) // across)
     made = figure(7.0 if across == 1 else 10.4, 3.2 * down)
@@ -89,9 +136,12 @@ def _draw(drawn: Drawn, one: Callable[..., None], *, from_zero: bool) -> Figure:
     legend: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=False):
         for number, hue in enumerate(hues):
-            one(axis, groups.get((panel, hue), {}), places, (number, len(hues)), labels[hue], drawn.spread, legend)
-        axis.set_xticks(range(len(places)), places)
-        axis.set_xlim(-0.6, len(places) - 0.4)
+            one(axis, groups.get((panel, hue), {}), positions, (number, len(hues)), labels[hue], drawn.spread, legend)
+        if (drawn.get("axis") or "even") == "even":
+            axis.set_xticks(range(len(places)), places)
+            axis.set_xlim(-0.6, len(places) - 0.4)
+        else:
+            _ticks(axis, positions)
         axis.set_xlabel(word(drawn.artifact["x"]))
         axis.set_title(", ".join(f"{word(n)} {v}" for n, v in zip(drawn.get("panel") or (), panel, strict=True)), loc="left")
     for axis in axes[len(panels) :]:
@@ -116,7 +166,7 @@ def _limits(axis: Axes, drawn: Drawn, from_zero: bool) -> None:
 
 
 def _bars(
-    axis: Axes, series: Series, places: list[str], which: tuple[int, int], name: str, spread: str, legend: dict[str, Any]
+    axis: Axes, series: Series, places: dict[str, float], which: tuple[int, int], name: str, spread: str, legend: dict[str, Any]
 ) -> None:  # fmt: skip
     from matplotlib.patches import Patch
 
@@ -125,7 +175,7 @@ def _bars(
     plain: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "hatch": "" if number < len(COLOURS) else "...", "edgecolor": "white"}
     legend.setdefault(name, Patch(**{"facecolor" if key == "color" else key: item for key, item in plain.items()}))
     for place, (point, printed) in series.items():
-        x = places.index(place) + (number - (count - 1) / 2) * width
+        x = places[place] + (number - (count - 1) / 2) * width
         if point.mean is None:
             small: dict[str, Any] = {"rotation": 90, "ha": "center", "fontsize": 6.5, "color": GREY}
             axis.annotate("not run", (x, 0), xytext=(0, 3), textcoords="offset points", **small)
@@ -143,11 +193,11 @@ def _bars(
 
 
 def _line(
-    axis: Axes, series: Series, places: list[str], which: tuple[int, int], name: str, spread: str, legend: dict[str, Any]
+    axis: Axes, series: Series, places: dict[str, float], which: tuple[int, int], name: str, spread: str, legend: dict[str, Any]
 ) -> None:  # fmt: skip
     number, _ = which
     colour, marker = COLOURS[number % len(COLOURS)], "o" if number < len(COLOURS) else "s"
-    run = sorted(((places.index(place), point) for place, (point, _) in series.items() if point.mean is not None), key=lambda pair: pair[0])
+    run = sorted(((places[place], point) for place, (point, _) in series.items() if point.mean is not None), key=lambda pair: pair[0])
     x, means = [at for at, _ in run], [point.mean or 0.0 for _, point in run]
     spreads = [point.spread(spread) or 0.0 for _, point in run]
     (drawn,) = axis.plot(x, means, color=colour, marker=marker, markersize=4, linewidth=1.5)
@@ -161,7 +211,7 @@ def _line(
             _cross(axis, at, point.mean or 0.0, legend)
     for place, (point, printed) in series.items():
         if point.mean is not None:
-            _paper(axis, places.index(place), point, printed, legend)
+            _paper(axis, places[place], point, printed, legend)
 
 
 def _cross(axis: Axes, x: float, y: float, legend: dict[str, Any]) -> None:
@@ -172,7 +222,9 @@ def _cross(axis: Axes, x: float, y: float, legend: dict[str, Any]) -> None:
 def _paper(axis: Axes, x: float, point: Point, printed: Reported | None, legend: dict[str, Any]) -> None:
     if printed is None or point.scaled:
         return
-    shape, name = {"": ("D", "paper"), "<=": ("v", "paper: at most"), ">=": ("^", "paper: at least")}[printed.sign]
+    shape, bound = {"": ("D", ""), "<=": ("v", ": at most"), ">=": ("^", ": at least")}[printed.sign]
+    shape = "s" if printed.elsewhere and not bound else shape
+    name = ("elsewhere" if printed.elsewhere else "paper") + bound
     if printed.std is not None:
         axis.errorbar([x], [printed.mean], [printed.std], fmt="none", color=INK, elinewidth=0.8, zorder=4)
     (drawn,) = axis.plot([x], [printed.mean], linestyle="none", marker=shape, color=INK, markerfacecolor="white", markersize=4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ COLUMNS = (
 VALUES = ("paper", "artifact", "metric", "mean", "std", "source", "certainty", "note")
 SIGNS = {"top1_percent": "", "top1_percent_upper_bound": "<=", "top1_percent_lower_bound": ">="}  # what may stand beside an accuracy
 CERTAINTIES = {"exact", "inferred", "recovered_internal", "doubtful", "derived", "derived_external", "external_probable"}
+ELSEWHERE = "external_probable"  # what other papers print
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Reported:
     mean: float
     std: float | None
     certainty: str
+
+    @property
+    def elsewhere(self) -> bool:
+        """Tell whether other papers print it, of the same baseline; this paper's own number is not known then."""
+        return self.certainty == ELSEWHERE
 
     @property
     def low(self) -> float:
@@ -48,10 +54,13 @@ class Reported:
         return f"{self.sign}{' ' if self.sign else ''}{self.mean:g}{spread}"
 
 
-def load_reported(path: Path) -> list[Reported]:
+def load_reported(path: Path, elsewhere: Iterable[str] = ()) -> list[Reported]:
     """Read what a paper itself prints of accuracies.
 
-    Left out: rows of certainty `external_probable` or `derived*`, which the paper does not print, and other metrics.
+    Left out: rows of certainty `derived*` or `external_probable`, which the paper does not print, and other metrics.
+
+    Args:
+        elsewhere: artifacts whose `external_probable` rows are read all the same.
 
     Raises:
         ConfigError: no such file, an unknown or missing column, a number that is none, an unknown certainty.
@@ -72,12 +81,17 @@ def load_reported(path: Path) -> list[Reported]:
     for number, row in enumerate(rows, start=2):
         if row["certainty"] not in CERTAINTIES:
             raise ConfigError(f"{path}: line {number}: certainty {row['certainty']!r}{nearest(row['certainty'], CERTAINTIES)}")
-    return [_row(row, f"{path}: line {number}") for number, row in enumerate(rows, start=2) if _printed(row)]
+    named = {row["artifact"] for row in rows}
+    wanted = set(elsewhere)
+    for name in sorted(wanted - named):
+        raise ConfigError(f"{path}: has no rows of artifact {name!r}{nearest(name, named)}")
+    return [_row(row, f"{path}: line {number}") for number, row in enumerate(rows, start=2) if _printed(row, wanted)]
 
 
-def _printed(row: Mapping[str, str]) -> bool:
+def _printed(row: Mapping[str, str], elsewhere: set[str]) -> bool:
     certainty = row["certainty"]
-    return row["metric"] in SIGNS and certainty != "external_probable" and not certainty.startswith("derived")
+    known = certainty != ELSEWHERE or row["artifact"] in elsewhere
+    return row["metric"] in SIGNS and known and not certainty.startswith("derived")
 
 
 def _row(row: Mapping[str, str], where: str) -> Reported:
@@ -89,13 +103,13 @@ def _row(row: Mapping[str, str], where: str) -> Reported:
     return Reported(row["artifact"], at, SIGNS[row["metric"]], mean, std, row["certainty"])
 
 
-def find(rows: Sequence[Reported], artifact: str, at: Mapping[str, Any]) -> Reported | None:
-    """Return what the paper prints for a cell, or None.
+def find(rows: Sequence[Reported], artifacts: Sequence[str], at: Mapping[str, Any]) -> Reported | None:
+    """Return what is printed for a cell, or None.
 
     A row fits when each coordinate that it gives equals the cell's. A column that a table of the paper uses in some of its rows means
     "none" where it is empty in others, so that a plain method's number never stands beside its guided variant. Where several fit,
-    the artifact's own row comes first, then the one with the most coordinates. A cell with a coordinate that no reported file knows
-    (a sweep of ours) has no printed number.
+    what this paper prints comes first, then rows of `artifacts` in this order, then the row with the most coordinates. What other papers
+    print is found in `artifacts` only. A cell with a coordinate that no reported file knows (a sweep of ours) has no printed number.
     """
     if any(value is not None and name not in COLUMNS for name, value in at.items()):
         return None
@@ -103,12 +117,15 @@ def find(rows: Sequence[Reported], artifact: str, at: Mapping[str, Any]) -> Repo
     for row in rows:
         used.setdefault(row.artifact, set()).update(row.at)
     given = {name for name, value in at.items() if value not in (None, "")}
+    place = {name: len(artifacts) - number for number, name in enumerate(artifacts)}
     fitting = [
         row
         for row in rows
-        if all(same(at.get(name), value) for name, value in row.at.items()) and not (used[row.artifact] - set(row.at)) & given
+        if (not row.elsewhere or row.artifact in place)
+        and all(same(at.get(name), value) for name, value in row.at.items())
+        and not (used[row.artifact] - set(row.at)) & given
     ]
-    return max(fitting, key=lambda row: (row.artifact == artifact, len(row.at)), default=None)
+    return max(fitting, key=lambda row: (not row.elsewhere, place.get(row.artifact, 0), len(row.at)), default=None)
 
 
 def compare(point: Point, row: Reported | None, spread: str) -> tuple[float, bool] | None:

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dd.errors import ConfigError
-from dd.figures.reported import COLUMNS, Reported, compare
+from dd.figures.reported import COLUMNS, ELSEWHERE, Reported, compare
 from dd.figures.results import Point, text
 
 SPREAD_WORDS = {"all": "all sets and networks", "sets": "the means of sets", "nets": "the networks of a set"}
 WORDS = {
     "extractor_epochs": "pre-training epochs", "extractor_mode": "extractor is", "eval_network": "evaluated on",
     "eval_protocol": "protocol", "distill_network": "distilled with", "source_domain": "pre-trained on",
-    "lr_img": "learning rate of images",
+    "lr_img": "learning rate of images", "n_m": "pre-trained models", "lambda1": "λ1", "lambda2": "λ2",
 }  # fmt: skip
+
+NUMBERS = ("mean", "std_all", "std_sets", "std_nets", "n", "best_on_test_mean", "diverged", "missing")
 
 
 @dataclass
@@ -40,14 +41,25 @@ class Sheet:
 
 
 @dataclass
+class Waiting:
+    """A cell that cannot be made yet. place: how many cells stand before it."""
+
+    at: dict[str, Any]
+    reason: str
+    place: int
+    printed: Reported | None
+
+
+@dataclass
 class Drawn:
-    """An artifact with the numbers of its cells and what the paper prints for them (None where it prints nothing)."""
+    """An artifact with the numbers of its cells and what is printed for them (None for nothing), and the cells that wait."""
 
     artifact: Mapping[str, Any]
     scale: str
     spread: str
     points: list[Point]
     reported: list[Reported | None]
+    waiting: list[Waiting] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -74,17 +86,27 @@ def value(point: Point, spread: str) -> str:
 
 
 def varying(drawn: Drawn) -> list[str]:
-    """Return the coordinates that tell the cells apart, or that the artifact names, in reading order."""
+    """Return the coordinates that tell the cells apart, or that the artifact names, in reading order.
+
+    Left out: one that equals another, and a constant of the cells that have it at all, where the others tell which these are.
+    """
     named = list(dict.fromkeys([name for key in ("panel", "rows", "columns", "hue") for name in drawn.get(key) or ()]))
     named += [drawn.get("x")] if drawn.get("x") and drawn.get("x") not in named else []
     seen = {_column(drawn, name) for name in named}
     found = list(named)
     for name in all_columns(drawn.points):
         column = _column(drawn, name)
-        if name not in named and len(set(column)) > 1 and column not in seen:  # one that equals another says nothing new
+        if name not in named and len(set(column)) > 1 and column not in seen and not _follows(drawn, name, found):
             seen.add(column)
             found.append(name)
     return found
+
+
+def _follows(drawn: Drawn, name: str, others: Sequence[str]) -> bool:
+    """Tell whether a coordinate has one value where it has any, and other coordinates tell where that is."""
+    column = _column(drawn, name)
+    known = list(zip(*(_column(drawn, other) for other in others), strict=True)) or [()] * len(column)
+    return len(set(column) - {""}) == 1 and len(set(zip(known, column, strict=True))) == len(set(known))
 
 
 def _column(drawn: Drawn, name: str) -> tuple[str, ...]:
@@ -97,21 +119,31 @@ def all_columns(points: Iterable[Point]) -> list[str]:
     return [name for name in COLUMNS if name in found] + [name for name in found if name not in COLUMNS]
 
 
-def long_csv(drawn: Drawn) -> str:
-    """Return one line a cell: all coordinates, all numbers, what the paper prints, what a scale changed, the ids."""
-    names = all_columns(drawn.points)
-    header = [*names, "mean", "std_all", "std_sets", "std_nets", "n", "best_on_test_mean", "diverged", "missing", "reported",
-              "reported_std", "reported_certainty", "difference", "scaled", "id", "score_id"]  # fmt: skip
+def long_csv(drawn: Drawn, more: Sequence[str] = (), values: Sequence[Sequence[str]] = ()) -> str:
+    """Return one line a cell: all coordinates, all numbers, what is printed for it, what a scale changed, the ids.
+
+    Cells that cannot be made yet come last, with the reason in a column `pending`. more, values: columns of the caller's own.
+    """
+    names = list(dict.fromkeys([*all_columns(drawn.points), *(name for one in drawn.waiting for name in one.at)]))
+    pending = ["pending"] if drawn.waiting else []
+    header = [*names, *NUMBERS, "reported", "reported_std", "reported_certainty", "difference", "scaled", "id", "score_id", *more, *pending]
     rows = []
-    for point, printed in zip(drawn.points, drawn.reported, strict=True):
-        compared = compare(point, printed, drawn.spread)
-        paper = ["", "", ""] if printed is None else [f"{printed.sign}{printed.mean:g}", _number(printed.std), printed.certainty]
+    for number, (point, row) in enumerate(zip(drawn.points, drawn.reported, strict=True)):
+        compared = compare(point, row, drawn.spread)
         numbers = [_number(item) for item in (point.mean, point.std_all, point.std_sets, point.std_nets)]
         rows.append([
             *(text(point.at.get(name)) for name in names), *numbers, str(point.n), _number(point.best), str(point.diverged),
-            str(point.missing), *paper, _number(compared[0]) if compared else "", "; ".join(point.scaled), point.id, point.score_id,
+            str(point.missing), *_cells_of(row), _number(compared[0]) if compared else "", "; ".join(point.scaled), point.id,
+            point.score_id, *(values[number] if values else ()), *("" for _ in pending),
         ])  # fmt: skip
+    for one in drawn.waiting:
+        blank = ["", "", "", "", "0", "", "0", "0"]
+        rows.append([*(text(one.at.get(name)) for name in names), *blank, *_cells_of(one.printed), *[""] * (4 + len(more)), one.reason])
     return to_csv(header, rows)
+
+
+def _cells_of(row: Reported | None) -> list[str]:
+    return ["", "", ""] if row is None else [f"{row.sign}{row.mean:g}", _number(row.std), row.certainty]
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -124,38 +156,16 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def cells(drawn: Drawn) -> Sheet:
     """Return one row a cell: reproduced, best on test, runs, reported, difference."""
     names = varying(drawn)
-    printed = any(drawn.reported)
-    columns = [*map(word, names), "reproduced (%)", "best on test (%)", "runs", *(["reported (%)", "difference"] if printed else [])]
+    known = any(drawn.reported)
+    columns = [*map(word, names), "reproduced (%)", "best on test (%)", "runs", *(["reported (%)", "difference"] if known else [])]
     rows = []
     for point, row in zip(drawn.points, drawn.reported, strict=True):
         best = "" if point.best is None else f"{point.best:.1f}"
         count = f"{point.n}" + (f", {point.diverged} diverged" if point.diverged else "")
         count += f", {point.missing} files missing" if point.missing else ""
         line = [*(text(point.at.get(name)) for name in names), value(point, drawn.spread), best, count]
-        rows.append(line + ([_printed(row), _difference(point, row, drawn)] if printed else []))
+        rows.append(line + ([printed(row), _difference(point, row, drawn)] if known else []))
     return Sheet(columns, rows, notes(drawn, names))
-
-
-def pivot(drawn: Drawn) -> Sheet:
-    """Return the table of a paper: `rows` by `columns`, the reported number beside the reproduced one.
-
-    Raises:
-        ConfigError: two cells share a row and a column.
-    """
-    down, across = list(drawn.get("rows") or ()), list(drawn.get("columns") or ())
-    heads = list(dict.fromkeys(tuple(text(point.at.get(name)) for name in across) for point in drawn.points))
-    body: dict[tuple[str, ...], dict[tuple[str, ...], str]] = {}
-    for point, row in zip(drawn.points, drawn.reported, strict=True):
-        side, head = (tuple(text(point.at.get(name)) for name in names) for names in (down, across))
-        if head in body.setdefault(side, {}):
-            name = drawn.artifact["name"]
-            raise ConfigError(f"artifact {name}: two cells stand in row {side}, column {head}; name what differs in rows or columns")
-        compared = compare(point, row, drawn.spread)
-        sign = f", {compared[0]:+.1f}" if compared else ""
-        body[side][head] = value(point, drawn.spread) + (f" (paper {_printed(row)}{sign})" if row else "")
-    titles = [", ".join(f"{word(name)} {item}" for name, item in zip(across, head, strict=True) if item) for head in heads]
-    rows = [[*side, *(found.get(head, "") for head in heads)] for side, found in body.items()]
-    return Sheet([*map(word, down), *(title or "accuracy (%)" for title in titles)], rows, notes(drawn, [*down, *across]))
 
 
 def notes(drawn: Drawn, shown: Sequence[str]) -> list[str]:
@@ -165,15 +175,26 @@ def notes(drawn: Drawn, shown: Sequence[str]) -> list[str]:
     constants = [f"{word(name)} {_column(drawn, name)[0]}" for name in same_everywhere if _column(drawn, name)[0]]
     if constants:
         found.append("All cells: " + ", ".join(constants) + ".")
+    others = [name for name in all_columns(drawn.points) if name not in shown and name not in same_everywhere]
+    some = [name for name in others if _follows(drawn, name, shown)]
+    if some:
+        settings = ", ".join(f"{word(name)} {max(_column(drawn, name))}" for name in some)
+        found.append(f"Cells to which it applies: {settings}.")
     if any(point.n for point in drawn.points):
         found.append(f"Test accuracy in percent, last epoch, mean ± standard deviation over {SPREAD_WORDS[drawn.spread]}.")
     if mark(drawn):
         found.append(mark(drawn))
     if any(point.diverged for point in drawn.points):
         found.append("✕ has runs that diverged; they count at the accuracy they had.")
-    unsure = sorted({row.certainty for row in drawn.reported if row and row.certainty != "exact"})
+    rows = [row for row in [*drawn.reported, *(one.printed for one in drawn.waiting)] if row]
+    unsure = sorted({row.certainty for row in rows if row.certainty != "exact" and not row.elsewhere})
     if unsure:
         found.append(f"Reported numbers in brackets are not exact readings: {', '.join(unsure)} (see reported/README.md).")
+    if any(row.elsewhere for row in rows):
+        found.append(f"elsewhere: not printed by this paper, as far as we know; other papers print it of the same baseline ({ELSEWHERE}).")
+    reasons = dict.fromkeys(one.reason for one in drawn.waiting)
+    if reasons:
+        found.append(f"-: not available yet: {'; '.join(reasons)}.")
     return found
 
 
@@ -195,10 +216,12 @@ def changes(scaled: Iterable[Sequence[str]]) -> str:
     return ", ".join(f"{key} {' or '.join(found[key])}".strip() for key in order)
 
 
-def _printed(row: Reported | None) -> str:
+def printed(row: Reported | None) -> str:
+    """Return a printed number as tables show it: in brackets where it is no exact reading."""
     if row is None:
         return ""
-    return str(row) if row.certainty == "exact" else f"[{row}]"
+    found = str(row) if row.certainty == "exact" else f"[{row}]"
+    return f"elsewhere {row}" if row.elsewhere else found
 
 
 def _difference(point: Point, row: Reported | None, drawn: Drawn) -> str:

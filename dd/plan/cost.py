@@ -10,6 +10,7 @@ from typing import Any
 
 from dd import networks, recipes
 from dd.config import parse
+from dd.config.stages import AnalyseConfig
 from dd.data.registry import DATASETS
 from dd.plan.jobs import Job, Plan
 
@@ -101,7 +102,11 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         steps = settings["epochs"] * -(-images // settings["batch"])
         work = (settings["epochs"] * images * (1 + BACKWARD) + sizes.test) * one
         return STARTUP + (last - first + 1) * (work / per_second + steps * STEP), 2e3
-    return STARTUP + 1.0, 2e6  # analyse
+    one, _ = flops(job.config["network"], *sizes.shape())
+    looked = parse(AnalyseConfig, job.config, "analyse")
+    batches = looked.batch * looked.draws * sizes.classes if looked.kind == "models" else 0
+    images = looked.models * (looked.real + sizes.classes * job.facts["ipc"] + batches)
+    return STARTUP + 1.0 + images * one / per_second, looked.models * 2e6
 
 
 def total(jobs: Iterable[Job], per_second: float) -> float:

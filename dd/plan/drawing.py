@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Any
 from dd import networks
 from dd.data.registry import DATASETS
 from dd.errors import ConfigError, nearest
-from dd.plan.papers import Paper
+from dd.plan.papers import AXES, Paper, Scalar
+from dd.plan.points import waiting
 
 if TYPE_CHECKING:
     from dd.plan.jobs import Cell, Plan
 
-LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen"}  # of an artifact; not its looks
+# Of an artifact; not its looks.
+LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen", "pending"}
 
 
 def drawing(plan: Plan, name: str) -> dict[str, Any]:
     """Return the JSON from which `dd.figures` draws one paper: every artifact with its cells and their files."""
     paper = plan.papers[name]
+    axes = {**AXES, **paper.axes, **paper.at}
+    for axis in paper.printed:
+        if axis not in axes:
+            raise ConfigError(f"{plan.folder / 'papers' / name}.yaml: printed: unknown axis {axis!r}{nearest(axis, axes)}")
     artifacts = []
     for key, artifact in paper.artifacts.items():
         cells = plan.cells[name][key] or [cell for other in artifact.use for cell in plan.cells[name][other]]
@@ -28,6 +34,11 @@ def drawing(plan: Plan, name: str) -> dict[str, Any]:
             look["fields"] = {label: _setting(value, cells[0]) for label, value in artifact.fields.items()}
         if artifact.kind == "cost":
             look["runs"] = _runs(plan, name)
+        if artifact.pending:
+            later = waiting(paper, key, artifact, plan.scale)
+            look["pending"] = [
+                {"at": one.at, "printed": _printed(paper, one.at), "reason": one.reason, "place": one.place} for one in later
+            ]
         chosen = {**paper.chosen, **artifact.chosen}
         artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(cell, paper) for cell in cells]})
     return {
@@ -86,6 +97,12 @@ def _ancestors(plan: Plan, cell: Cell) -> list[str]:
 def _cell_json(cell: Cell, paper: Paper) -> dict[str, Any]:
     config = cell.point.config
     return {
-        "at": cell.point.at, "scaled": cell.point.scaled, "chosen": sorted(paper.chosen), "id": cell.distilled, "score_id": cell.evaluated,
+        "at": cell.point.at, "printed": _printed(paper, cell.point.at), "scaled": cell.point.scaled, "chosen": sorted(paper.chosen),
+        "id": cell.distilled, "score_id": cell.evaluated,
         "config": config, "scores": cell.scores, "sets": cell.sets, "analysis": cell.analysis,
     }  # fmt: skip
+
+
+def _printed(paper: Paper, at: dict[str, Scalar]) -> dict[str, Scalar]:
+    """Return coordinates as reported/*.csv writes them."""
+    return {axis: paper.printed.get(axis, {}).get(str(value), value) for axis, value in at.items()}

@@ -11,10 +11,11 @@ from typing import Any
 
 from dd import evaluation, networks, recipes
 from dd.config import canonical, digest, hashed, parse
-from dd.config.stages import AnalyseConfig, Dataset, DistillConfig, EvaluateConfig
+from dd.config.stages import Dataset, DistillConfig, EvaluateConfig
 from dd.data.config import DatasetConfig, load_datasets
 from dd.data.registry import DATASETS, raw_files
 from dd.errors import ConfigError, nearest
+from dd.plan.analyses import analysis
 from dd.plan.code import code_id
 from dd.plan.drawing import claims_file, drawing, reported_file
 from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names
@@ -104,11 +105,10 @@ class Plan:
         where = str(self.folder / "papers" / f"{paper.paper}.yaml")
         try:
             cells = [self._cell(point) for point in expand(paper, name, artifact, self.scale, where)]
+            for cell in cells if artifact.analysis is not None else ():
+                cell.analysis = self._analysis(cell, artifact.analysis or {})
         except ConfigError as error:
             raise error if str(error).startswith(where) else ConfigError(f"{where}: artifacts.{name}: {error}") from None
-        if artifact.analysis is not None:
-            for cell in cells:
-                cell.analysis = self._analysis(cell, artifact.analysis)
         return cells
 
     def _cell(self, point: Point) -> Cell:
@@ -182,26 +182,16 @@ class Plan:
     def _analysis(self, cell: Cell, wanted: Mapping[str, Any]) -> str:
         """Add an analysis of the cell's first set; return its file."""
         dataset = cell.point.config["dataset"]
-        given = {key: value for key, value in wanted.items() if key not in ("epochs", "network", "training")}
-        network = str(self.scale.map.get("network", {}).get(wanted["network"], wanted["network"]))
-        epochs = min(int(wanted["epochs"]), int(self.scale.cap.get("recipe.extractor.epochs", wanted["epochs"])))
-        from dd.train.config import Training
-
-        training = hashed(parse(Training, wanted.get("training", {}), "analysis.training"))
-        need = Need("pretrained", dataset, network, training, (0,), (epochs,))
-        id_ = self.pretraining.id(self._dataset(dataset), need)
-        config = hashed(
-            parse(AnalyseConfig, {**given, "distilled": cell.distilled, "network": network, "pretrained": id_, "epoch": epochs}, "analysis")
-        )
-        path = PATHS["analyse"].format(distilled=cell.distilled, kind=config["kind"], id=digest(config), set=0)
-        (checkpoint,) = self.pretraining.ask(self._dataset(dataset), need, 0)
+        found = analysis(cell, wanted, self.scale, self._dataset(dataset), self.pretraining)
+        cell.point.scaled += [item for item in found.changed if item not in cell.point.scaled]
+        path = PATHS["analyse"].format(distilled=cell.distilled, kind=found.config["kind"], id=found.id, set=0)
         self.jobs[path] = Job(
             "analyse",
             [path],
-            [f"{cell.sets[0]}/distilled.safetensors", checkpoint, self._manifest(dataset)],
-            config,
-            ["dd.analysis.embeddings", networks.module_of(network)],
-            {"dataset": dataset, "id": digest(config)},
+            [found.distilled, self._manifest(dataset), *found.checkpoints],
+            found.config,
+            found.modules,
+            {"dataset": dataset, "id": found.id, "ipc": cell.point.config["ipc"], "checkpoints": found.checkpoints},
         )
         return path
 
@@ -318,6 +308,12 @@ class Plan:
         """Return the part of its command line that depends on the job."""
         needs = " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
         return f"--dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} --seed {job.facts['seed']} {needs}"
+
+    def analyse_flags(self, job: Job) -> str:
+        """Return the part of its command line that depends on the job."""
+        return f"--distilled {shlex.quote(job.inputs[0])} --dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} " + (
+            f"--checkpoint {shlex.join(job.facts['checkpoints'])}"
+        )
 
     def step_lists(self) -> dict[tuple[int, ...], list[str]]:
         """Return, for each list of published steps, the ids of the distillations that publish just these."""

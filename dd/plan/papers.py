@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -38,7 +38,12 @@ class Artifact(Frozen):
 
     matrix: axis -> values; every combination is a point. include: extra matrices, each of which replaces axes of the first.
     exclude: points that contain all of these are left out. overrides: after the paper's own. use: take the points of these other
-    artifacts instead. Everything else is for the drawing (see `dd.figures`).
+    artifacts instead. pending: axis -> value -> reason: points that cannot be made yet; they keep their places in the table, with
+    what is printed for them. A value that stands in the matrix too has its place there, else it comes last on its axis.
+    reported: artifacts of reported/*.csv whose rows stand beside the cells, the first before the others; none is that of the
+    artifact's own name. One that is named here may hold what other papers print. ratio: show n * classes / |train| in a table.
+    axis: places of x in a line: even, or by its numbers.
+    Everything else is for the drawing (see `dd.figures`).
     """
 
     title: str
@@ -49,6 +54,7 @@ class Artifact(Frozen):
     overrides: tuple[Override, ...] = ()
     every_method: bool = False
     use: tuple[str, ...] = ()
+    pending: dict[str, dict[str, str]] = {}
     analysis: dict[str, Any] | None = None
     chosen: dict[str, str] = {}
     absent: str | None = None
@@ -59,6 +65,9 @@ class Artifact(Frozen):
     label: str | None = None
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    reported: tuple[str, ...] = ()
+    ratio: bool = False
+    axis: Literal["even", "linear", "log"] = "even"
     fields: dict[str, Any] = {}
     groups: dict[str, str] = {}
 
@@ -77,7 +86,7 @@ class Paper(Frozen):
 
     axes: axis -> the configuration key that it sets; null is a name only, for overrides to give it a meaning.
     at: constant coordinates of every point. copy: coordinates that equal another. implied: coordinates that follow from others,
-    unless the matrix gives them. spread: which spread the paper prints
+    unless the matrix gives them. printed: coordinate -> its value -> how reported/*.csv writes it. spread: which spread the paper prints
     (over all networks, over sets, or over the networks of one set). milestones: epochs at which pre-training is published.
     claims: whether reported/claims.yaml has claims of this paper. caveats: what a reader of its record must know.
     """
@@ -93,6 +102,7 @@ class Paper(Frozen):
     at: dict[str, Scalar] = {}
     copy_: dict[str, str] = Field(default={}, alias="copy")
     implied: tuple[Override, ...] = ()
+    printed: dict[str, dict[str, Scalar]] = {}
     overrides: tuple[Override, ...] = ()
     chosen: dict[str, str] = {}
     claims: bool = True

@@ -11,7 +11,8 @@ from typing import Any
 from dd import evaluation, networks, recipes
 from dd.config import hashed, parse
 from dd.errors import ConfigError, nearest
-from dd.plan.papers import AXES, WHOLE, Artifact, Override, Paper, Scalar, Scale
+from dd.plan import pending
+from dd.plan.papers import AXES, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
 
 
 @dataclass
@@ -36,18 +37,17 @@ def expand(paper: Paper, name: str, artifact: Artifact, scale: Scale, where: str
     """Return the points of one artifact at one scale.
 
     Raises:
-        ConfigError: an unknown axis, key, method or network; an exclude, override or keep that matches nothing; no points at all.
+        ConfigError: an unknown axis, key, method or network; an exclude, override or keep that matches nothing; no points at all;
+            a pending value that is not pending.
     """
     where = f"{where}: artifacts.{name}"
+    pending.check(artifact, {**AXES, **paper.axes}, where)
     if not artifact.matrix and not artifact.every_method:
         return []
-    ats = list(_coordinates(paper, artifact, where))
-    keeps = [keep for keep in scale.keep if keep.paper == paper.paper and (not keep.artifacts or name in keep.artifacts)]
-    for keep in keeps:
-        kept = [at for at in ats if contains(at, {k: v for k, v in keep.points.items() if k in at})]
-        if not kept:
-            raise ConfigError(f"scale {scale.scale}: keep for {paper.paper}.{name}: {keep.points} matches none of its points")
-        ats = kept
+    keeps = _keeps(paper, name, scale)
+    ats, _ = pending.split(artifact.pending, _kept(paper, name, artifact, scale, where))
+    if not ats:
+        raise ConfigError(f"{where}: has no points left")
     used: set[int] = set()
     overrides = [*paper.overrides, *artifact.overrides]
     points = [_resolve(paper, at, overrides, used, scale, where) for at in ats]
@@ -57,6 +57,26 @@ def expand(paper: Paper, name: str, artifact: Artifact, scale: Scale, where: str
     return points
 
 
+def waiting(paper: Paper, name: str, artifact: Artifact, scale: Scale) -> list[pending.Pending]:
+    """Return the pending points of one artifact at one scale, with their places among those of `expand`."""
+    return pending.split(artifact.pending, _kept(paper, name, artifact, scale, name))[1] if artifact.pending else []
+
+
+def _keeps(paper: Paper, name: str, scale: Scale) -> list[Keep]:
+    return [keep for keep in scale.keep if keep.paper == paper.paper and (not keep.artifacts or name in keep.artifacts)]
+
+
+def _kept(paper: Paper, name: str, artifact: Artifact, scale: Scale, where: str) -> list[dict[str, Scalar]]:
+    """Return the coordinates of all points that the scale keeps, also of those that wait."""
+    ats = list(_coordinates(paper, artifact, where))
+    for keep in _keeps(paper, name, scale):
+        kept = [at for at in ats if contains(at, {k: v for k, v in keep.points.items() if k in at})]
+        if not kept:
+            raise ConfigError(f"scale {scale.scale}: keep for {paper.paper}.{name}: {keep.points} matches none of its points")
+        ats = kept
+    return ats
+
+
 def _coordinates(paper: Paper, artifact: Artifact, where: str) -> Iterator[dict[str, Scalar]]:
     axes = {**AXES, **paper.axes}
     seen: list[dict[str, Scalar]] = []
@@ -64,6 +84,7 @@ def _coordinates(paper: Paper, artifact: Artifact, where: str) -> Iterator[dict[
     base = dict(artifact.matrix)
     if artifact.every_method:
         base["method"] = tuple(recipes.names())
+    base = pending.extended(artifact, base)
     for block in ({}, *artifact.include):
         matrix = {**base, **block}
         for key, values in matrix.items():

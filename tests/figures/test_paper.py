@@ -12,7 +12,8 @@ from PIL import Image
 from dd.artifacts import load_tensors, save_tensors
 from dd.errors import ConfigError
 from dd.figures.paper import OTHERS, OVER_CELLS, _read, draw_paper
-from dd.figures.pictures import grid, grid_sheet, spread
+from dd.figures.pictures import grid, grid_sheet
+from dd.figures.spaces import spread
 
 CHOSEN = {"ipc": "not stated"}
 CLAIMS = """
@@ -48,6 +49,11 @@ def everything(bench, scaled=()):
     syn[0, 0] = float("nan")
     save_tensors(bench.root / "embedded.safetensors", {"real": real, "syn": syn})
     seen = [{**cells[0], "analysis": str(bench.root / "embedded.safetensors")}, cells[1]]
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    about = {"config": {"label": 1}, "class": "cat", "batch": 64, "embedded": 5, "stored": 5}
+    several = {"real": draw(2, 8, 6), "syn": draw(2, 5, 6), "loss": draw(2, 3, 4).square()}
+    save_tensors(bench.root / "several.safetensors", several, about)
+    under = [{**cells[0], "analysis": str(bench.root / "several.safetensors")}, cells[1]]
     (bench.root / "run.json").write_text(json.dumps({"seconds": 6.0, "device": "cpu"}))
     runs = [
         {"network": "convnet3_in", "epoch": 1, "run": str(bench.root / "run.json"), "seeds": [0, 1], "previous_epoch": 0},
@@ -62,6 +68,7 @@ def everything(bench, scaled=()):
         {"name": "plan", "title": "Design", "kind": "design", "cells": [], "groups": {"One": "bars"}},
         {"name": "images", "title": "Images", "kind": "grid", "cells": [*cells, cells[0]], "label": "{method}"},
         {"name": "tsne", "title": "t-SNE", "kind": "tsne", "cells": seen, "label": "{method}, {ipc}"},
+        {"name": "models", "title": "Models", "kind": "models", "cells": under, "label": "{method}, {ipc}"},
         {"name": "cost", "title": "Cost", "kind": "cost", "cells": [], "runs": runs},
         {"name": "gone", "title": "Gone", "kind": "absent", "cells": [], "absent": "the code is lost"},
     ]
@@ -179,9 +186,12 @@ def test_the_spread_of_embeddings_is_that_of_their_finite_rows(drawn, lasting_be
         rows_ = [[float(x) for x in row] for row in tensors[name] if all(math.isfinite(float(x)) for x in row)]
         assert len(rows_) == {"real": 30, "syn": 4}[name], "one distilled row is not a number"
         centre = [math.fsum(column) / len(rows_) for column in zip(*rows_, strict=True)]
-        expected.append(math.sqrt(math.fsum((x - c) ** 2 for row in rows_ for x, c in zip(row, centre, strict=True)) / len(rows_)))
+        expected.append(math.fsum((x - c) ** 2 for row in rows_ for x, c in zip(row, centre, strict=True)) / (len(rows_) - 1))
     text = (drawn / "tsne.md").read_text()
-    assert f"| {expected[0]:.3g} | {expected[1]:.3g} |" in text and "| not run | not run |" in text
+    ratio = expected[1] / expected[0]
+    assert f"| {expected[0]:.3g} | {expected[1]:.3g} | {ratio:.3g} | 5 |" in text and "| not run | not run | not run | not run |" in text
+    first, second = rows(drawn / "tsne.csv")
+    assert float(first["spread_ratio"]) == pytest.approx(ratio, rel=1e-4) and (first["embedded"], second["embedded"]) == ("5", "")
     assert spread(np.zeros((1, 3))) is None
 
 

@@ -96,11 +96,11 @@ def test_a_printed_number_is_found_by_its_coordinates(bench):
         )
     )
     at = {"dataset": "cifar10", "ipc": 10, "method": "dm", "eval_network": "convnet3_in"}
-    assert find(rows, "a", at).mean == 50
-    assert find(rows, "b", at).mean == 51
-    assert find(rows, "a", {**at, "ipc": 50}).mean == 60
-    assert find(rows, "a", {**at, "ipc": 1}) is None
-    assert find(rows, "a", {**at, "lr_img": 0.1}) is None, "a sweep of ours has no printed number"
+    assert find(rows, ["a"], at).mean == 50
+    assert find(rows, ["b"], at).mean == 51
+    assert find(rows, ["a"], {**at, "ipc": 50}).mean == 60
+    assert find(rows, ["a"], {**at, "ipc": 1}) is None
+    assert find(rows, ["a"], {**at, "lr_img": 0.1}) is None, "a sweep of ours has no printed number"
 
 
 def test_a_plain_methods_number_never_stands_beside_its_guided_variant(bench):
@@ -111,14 +111,14 @@ def test_a_plain_methods_number_never_stands_beside_its_guided_variant(bench):
         )
     )
     at = {"dataset": "cifar10", "method": "dm"}
-    assert find(rows, "a", at).mean == 50
-    assert find(rows, "a", {**at, "guidance": "clom"}) is None
+    assert find(rows, ["a"], at).mean == 50
+    assert find(rows, ["a"], {**at, "guidance": "clom"}) is None
 
 
 @pytest.mark.parametrize("certainty", ["external_probable", "derived", "derived_external"])
 def test_what_the_paper_does_not_print_is_never_found(bench, certainty):
     rows = load_reported(bench.reported({"dataset": "cifar10", "mean": 50, "certainty": certainty}))
-    assert find(rows, "a", {"dataset": "cifar10"}) is None
+    assert find(rows, ["a"], {"dataset": "cifar10"}) is None
 
 
 def test_scaled_cells_are_never_compared(bench):
@@ -153,3 +153,17 @@ def test_mistakes_in_reported_files_are_named(bench, row, said):
 def test_the_readme_names_every_column():
     text = " ".join(Path("workflow/reported/README.md").read_text().split())
     assert all(name in text for name in COLUMNS)
+
+
+def test_a_setting_that_only_some_methods_have_tells_no_cells_apart(bench):
+    from dd.figures.paper import _read
+    from dd.figures.sheets import notes, varying
+
+    read = lambda *cells: _read({"name": "a", "title": "A", "kind": "table", "cells": list(cells)}, "paper", "all", [])  # noqa: E731
+    dm, dsdm = bench.cell([[0.5]]), bench.cell([[0.5]], method="dsdm", n_m=10, extractor_epochs=20)
+    drawn = read(dm, dsdm)
+    assert varying(drawn) == ["method"]
+    assert "Cells to which it applies: pre-trained models 10, pre-training epochs 20." in notes(drawn, ["method"])
+    assert varying(read(dm, dsdm, bench.cell([[0.5]], method="dsdm", n_m=5, extractor_epochs=20))) == ["method", "n_m"]
+    assert varying(read(dm, bench.cell([[0.5]], guidance="clom"))) == ["guidance"], "nothing else tells these apart"
+    assert varying(read(dm, bench.cell([[0.5]], ipc=50, method="dsdm"))) == ["ipc", "method"], "a method is said, whatever goes with it"
