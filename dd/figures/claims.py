@@ -12,11 +12,13 @@ from dd.errors import ConfigError, nearest
 from dd.figures.reported import COLUMNS
 
 Scalar = str | int | float
+SWEPT = ("step", "factor", "lambda1", "lambda2", "form")  # coordinates that no reported file has, but that papers claim something of
+Measure = Literal["accuracy", "spread_ratio", "loss_variation"]
 
 
 def _column(name: str) -> str:
-    if name not in COLUMNS:
-        raise ValueError(f"unknown column {name!r}{nearest(name, COLUMNS)}")
+    if name not in (*COLUMNS, *SWEPT):
+        raise ValueError(f"unknown column {name!r}{nearest(name, (*COLUMNS, *SWEPT))}")
     return name
 
 
@@ -162,7 +164,10 @@ def _form(value: Any) -> str:
 
 
 class Claim(Frozen):
-    """A claim of a paper. artifact: where the paper makes it; cells: artifacts whose cells it is judged on, if those are others."""
+    """A claim of a paper. artifact: where the paper makes it; cells: artifacts whose cells it is judged on, if those are others.
+
+    measure: which number of a cell: its accuracy, or one of its analysis (see `dd.figures.measures`).
+    """
 
     id: str
     paper: str
@@ -170,6 +175,7 @@ class Claim(Frozen):
     claim: str
     reported_numbers: str
     cells: tuple[str, ...] = ()
+    measure: Measure = "accuracy"
     note: str = ""
     check: Annotated[Annotated[AnyLeaf, Tag("leaf")] | Annotated[Joint, Tag("joint")], Discriminator(_form)]
 

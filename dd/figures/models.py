@@ -68,7 +68,7 @@ class Seen:
 
 def models(drawn: Drawn) -> Figure:
     """Return, for each cell, a joint t-SNE of a class under all models (a), and its matching loss under each of them (b)."""
-    found = [_read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
+    found = [read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
     made = figure(9.6, 3.5 * len(found))
     grid = made.subplots(len(found), 2, squeeze=False, width_ratios=(1, 1.25))
     legend: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def models_sheet(drawn: Drawn) -> Sheet:
     """Return one row a cell and model: the losses and their spreads."""
     names = varying(drawn)
     rows = []
-    found = [_read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
+    found = [read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
     for point, seen in zip(drawn.points, found, strict=True):
         side = [text(point.at.get(name)) for name in names]
         if seen is None:
@@ -117,7 +117,7 @@ def models_csv(drawn: Drawn) -> str:
     names = all_columns(drawn.points)
     rows = []
     for cell, point in zip(drawn.artifact["cells"], drawn.points, strict=True):
-        seen = _read(cell.get("analysis"))
+        seen = read(cell.get("analysis"))
         side = [text(point.at.get(name)) for name in names]
         more = ["; ".join(point.scaled), point.id]
         if seen is None:
@@ -172,7 +172,7 @@ def _bars(axis: Axes, seen: Seen) -> None:
     axis.legend([Patch(facecolor=COLOURS[0]), Patch(facecolor=PALE)], names, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
-def _read(path: str | None) -> Seen | None:
+def read(path: str | None) -> Seen | None:
     """Return what an analysis of kind `models` found, or None where it was not run."""
     if path is None or not Path(path).exists():
         return None

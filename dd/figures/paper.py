@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dd.artifacts import write_json, write_text
 from dd.errors import ConfigError, nearest
-from dd.figures import listings, models, pictures, plots, sheets, spaces, tables
+from dd.figures import listings, measures, models, pictures, plots, sheets, spaces, tables
 from dd.figures.checks import judge
 from dd.figures.claims import Claim, Listed, load_claims
 from dd.figures.reported import Reported, compare, find, load_reported
@@ -64,7 +64,7 @@ def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
         for one in drawn:
             pages.append(_artifact(one, job["artifacts"], out_dir))
     cells = [(str(one.artifact["name"]), point) for one in drawn for point in one.points]
-    verdicts = [_verdict(claim, cells) for claim in claims]
+    verdicts = [_verdict(claim, cells if claim.measure == "accuracy" else _measured(drawn, claim.measure)) for claim in claims]
     about = {key: job[key] for key in ("paper", "title", "scale")}
     runs = _run_files(job["artifacts"])
     write_json(out_dir / "paper.json", {**about, "artifacts": pages, "counts": _counts(drawn), "listed": _listed(listed, job["artifacts"]),
@@ -123,6 +123,10 @@ def _listing(kind: str, drawn: Drawn, artifacts: Sequence[Mapping[str, Any]]) ->
 def _chosen(artifact: Mapping[str, Any]) -> dict[str, str]:
     chosen = artifact.get("chosen") or {}
     return {str(key): str(reason) for key, reason in chosen.items()}
+
+
+def _measured(drawn: Sequence[Drawn], measure: str) -> list[tuple[str, Point]]:
+    return [(str(one.artifact["name"]), point) for one in drawn for point in measures.measured(one, measure)]
 
 
 def _verdict(claim: Claim, cells: Sequence[tuple[str, Point]]) -> dict[str, Any]:

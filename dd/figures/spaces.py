@@ -52,7 +52,7 @@ def tsne(drawn: Drawn) -> Figure:
     images and the distilled images of all panels together where the real ones are the same everywhere, else of each panel alone.
     Distances in it mean little, so the titles give the within-class spread of the embeddings themselves (see `spread`).
     """
-    found = [_read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
+    found = [read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
     across = 2 if len(found) == 4 else min(len(found), 3)
     down = -(-len(found) // across)
     made = figure(max(5.0, 3.6 * across), 3.55 * down)
@@ -74,7 +74,7 @@ def tsne(drawn: Drawn) -> Figure:
 def tsne_sheet(drawn: Drawn) -> Sheet:
     """Return one row a cell, with the within-class spread of real and distilled images."""
     sheet = cells(drawn)
-    found = [_read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
+    found = [read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
     more = [[*map(_shown, one.spreads), one.images] if one else ["not run"] * 4 for one in found]
     columns = [*sheet.columns, "spread, real", "spread, distilled", "ratio", "distilled images embedded"]
     said = [SPREAD, *([_how(found)] if _how(found) else [])]
@@ -84,7 +84,7 @@ def tsne_sheet(drawn: Drawn) -> Sheet:
 def tsne_csv(drawn: Drawn) -> str:
     """Return one line a cell, as everywhere, with the within-class spreads and numbers of images."""
     rows = []
-    for one in (_read(cell.get("analysis")) for cell in drawn.artifact["cells"]):
+    for one in (read(cell.get("analysis")) for cell in drawn.artifact["cells"]):
         numbers = ["" if item is None else f"{item:.6g}" for item in (one.spreads if one else (None,) * 3)]
         rows.append([*numbers, *([str(len(one.syn)), str(one.meta.get("stored", len(one.syn)))] if one else ["", ""])])
     return long_csv(drawn, ("spread_real", "spread_distilled", "spread_ratio", "embedded", "stored"), rows)
@@ -164,7 +164,7 @@ def _shown(number: float | None) -> str:
     return "unknown" if number is None else f"{number:.3g}"
 
 
-def _read(path: str | None) -> Embedded | None:
+def read(path: str | None) -> Embedded | None:
     """Return what an analysis of kind `embeddings` found, or None where it was not run."""
     if path is None or not Path(path).exists():
         return None
