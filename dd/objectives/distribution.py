@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 if TYPE_CHECKING:
     from dd.types import Batches
 
+Forward = Callable[[Tensor], tuple[Tensor, ...]]
 CHUNK = 2560  # images forwarded at once; 100 classes x 256 images would need 13 GB of activations in one piece
 
 
@@ -27,13 +29,10 @@ def embed_in_chunks(net: nn.Module, x: Tensor) -> Tensor:
     Returns:
         (n, d) features.
     """
-    if mixes(net) or len(x) <= CHUNK:
+    if mixes(net):
         return net.embed(x)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return torch.cat(
-            [checkpoint(lambda part: net.embed(part), piece, use_reentrant=False, preserve_rng_state=False) for piece in x.split(CHUNK)]
-        )
-    return torch.cat([net.embed(piece) for piece in x.split(CHUNK)])
+    (features,) = _in_chunks(lambda part: (net.embed(part),), x)
+    return features
 
 
 def mixes(net: nn.Module) -> bool:
@@ -52,8 +51,36 @@ def class_features(net: nn.Module, x: Tensor, classes: int) -> Tensor:
         (classes, m, d). Batch normalisation in training mode takes the statistics of one class, as in code that visits the classes
         one after the other; then class c's features depend on class c's pixels only.
     """
-    features = torch.cat([net.embed(part) for part in x.chunk(classes)]) if mixes(net) else embed_in_chunks(net, x)
-    return features.reshape(classes, -1, features.shape[1])
+    (features,) = _by_class(lambda part: (net.embed(part),), net, x, classes)
+    return features
+
+
+def class_outputs(net: nn.Module, x: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return (features (classes, m, d), logits (classes, m, k)) as `class_features` does, from one forward pass."""
+
+    def both(part: Tensor) -> tuple[Tensor, ...]:
+        outputs = net.stages(part)
+        return outputs[-1].flatten(1), net.rear(outputs[-1], len(outputs) - 1)
+
+    features, logits = _by_class(both, net, x, classes)
+    return features, logits
+
+
+def _by_class(forward: Forward, net: nn.Module, x: Tensor, classes: int) -> list[Tensor]:
+    found = _joined([forward(part) for part in x.chunk(classes)]) if mixes(net) else _in_chunks(forward, x)
+    return [output.reshape(classes, -1, output.shape[1]) for output in found]
+
+
+def _in_chunks(forward: Forward, x: Tensor) -> list[Tensor]:
+    if len(x) <= CHUNK:
+        return list(forward(x))
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _joined([checkpoint(forward, part, use_reentrant=False, preserve_rng_state=False) for part in x.split(CHUNK)])
+    return _joined([forward(part) for part in x.split(CHUNK)])
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
 
 class MeanMatch:

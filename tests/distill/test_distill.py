@@ -27,13 +27,23 @@ from dd.train.config import PretrainConfig
 from dd.train.pretrain import pretrain
 from dd.types import Run
 
-SMALL = {"iterations": 6, "history_start": 1, "batch_real": 8, "steps": [0, 3], "extractor": {"network": "convnet3_in_w8"},
-         "features": {"network": "convnet3_in_w8", "epochs": 1}}  # fmt: skip
+SMALL = {
+    "iterations": 6, "history_start": 1, "batch_real": 8, "steps": [0, 3], "network": "convnet3_in_w8", "train_batch": 16, "train_steps": 2,
+    "extractor": {"network": "convnet3_in_w8", "probe": 4, "window": 3, "inner_max": 3},
+    "features": {"network": "convnet3_in_w8", "epochs": 1},
+}  # fmt: skip
+
+
+def fitting(model, values):
+    """Return the values that a configuration has fields for, in it and in its parts."""
+    fields = model.model_fields
+    kept = {key: value for key, value in values.items() if key in fields}
+    return {key: fitting(fields[key].annotation, value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def configure(method, ipc=2, **fields):
     recipe = recipes.load(method)
-    given = {key: value for key, value in SMALL.items() if key in recipe.Config.model_fields} | fields
+    given = fitting(recipe.Config, SMALL) | fields
     return DistillConfig(dataset=Dataset(name="digits"), method=method, ipc=ipc, recipe=hashed(parse(recipe.Config, given, method)))
 
 
