@@ -74,29 +74,46 @@ def tiny(tmp_path_factory):
     return make
 
 
+SMALL = {"iterations": 1, "batch_real": 2, "train_steps": 1, "train_batch": 4, "probe": 2, "inner_max": 2, "window": 2}
+
+
+def shrunk(fields):
+    """Return a recipe's fields with small numbers wherever it has them, at any depth."""
+    return {key: shrunk(value) if isinstance(value, dict) else SMALL.get(key, value) for key, value in fields.items()}
+
+
+@pytest.fixture(scope="session")
+def set_of(tiny, tmp_path_factory):
+    """Distil one set for each distinct recipe and dataset: several networks and protocols are trained on it."""
+    made = {}
+
+    def make(config):
+        key = (config["method"], config["dataset"], config["ipc"] == 0, *kinds(config["recipe"]))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("set")
+            dataset, recipe, fields = tiny(config["dataset"]), recipes.load(config["method"]), shrunk(config["recipe"])
+            parsed = parse(recipe.Config, fields, config["method"])
+            paths = []
+            for need in recipe.needs(parsed, config["dataset"]):
+                file = folder / f"{need.network}.safetensors"
+                pretrain(PretrainConfig(dataset=Dataset(name=config["dataset"]), network=need.network), dataset, 0, [0], [file])
+                paths.append([file])
+            about = DistillConfig(dataset=Dataset(name=config["dataset"]), method=config["method"], ipc=min(config["ipc"], 2), recipe=fields)
+            distill(about, dataset, paths, 0, folder)
+            each = getattr(recipe, "decoded", lambda config, ipc: ipc)(parsed, about.ipc)
+            made[key] = folder, 2 * each or 8
+        return made[key]
+
+    return make
+
+
 @pytest.mark.parametrize("name", WIRINGS, ids=[" ".join(name.split()[:4]) for name in WIRINGS])
-def test_one_step_of_every_wiring(name, tiny, tmp_path):
+def test_one_step_of_every_wiring(name, tiny, set_of):
     config = WIRINGS[name]
-    dataset = tiny(config["dataset"])
-    recipe = recipes.load(config["method"])
-    fields = config["recipe"]
-    for key, value in {"iterations": 1, "batch_real": 2}.items():
-        if key in fields:
-            fields[key] = value
-    parsed = parse(recipe.Config, fields, name)
-    paths = []
-    for need in recipe.needs(parsed, config["dataset"]):
-        made = tmp_path / f"{need.network}.safetensors"
-        about = PretrainConfig(dataset=Dataset(name=config["dataset"]), network=need.network)
-        pretrain(about, dataset, 0, [0], [made])
-        paths.append([made])
-    about = DistillConfig(dataset=Dataset(name=config["dataset"]), method=config["method"], ipc=min(config["ipc"], 2), recipe=fields)
-    out = tmp_path / "set"
-    distill(about, dataset, paths, 0, out)
+    dataset, (out, images) = tiny(config["dataset"]), set_of(config)
     distilled = read_distilled(out / "distilled.safetensors", dataset)
-    each = getattr(recipe, "decoded", lambda config, ipc: ipc)(parsed, about.ipc)
-    assert len(distilled.labels) == (8 if config["ipc"] == 0 else 2 * each)
-    if "iterations" in fields:
+    assert len(distilled.labels) == images
+    if "iterations" in config["recipe"]:
         rows = (out / "curve.csv").read_text().splitlines()
         assert len(rows) == 2
         assert float(rows[1].split(",")[2]) > 0, "no gradient reached the images"
