@@ -80,7 +80,7 @@ def distill(
     _publish_steps(resume / "steps", out / "steps", run.steps, final, about)
     write_json(out / "config.json", hashed(config))
     write_text(out / "curve.csv", loop.curve())
-    write_grid(out / "grid.png", *_shown(final, inputs))
+    write_grid(out / "grid.png", *_shown(final, inputs), span=facts["range"])
     _write_set(out / "distilled.safetensors", final, about)
     loop.state.unlink(missing_ok=True)  # first: a state without its published steps would be continued without them
     shutil.rmtree(resume, ignore_errors=True)

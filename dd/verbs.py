@@ -235,16 +235,19 @@ def record(args: Namespace) -> None:
 
 def show(args: Namespace) -> None:
     """Write a distilled set as an image."""
-    from dd.data.load import load
+    from dd.data.load import load, manifest
+    from dd.data.normalise import raw
     from dd.evaluation.io import read_distilled
     from dd.images import write_grid
 
     distilled = read_distilled(args.file, args.dataset)
     images, labels = distilled.images, distilled.labels
-    if not len(images):
+    if distilled.stored is not None:
+        images, labels = distilled.stored, labels[:: len(labels) // len(distilled.stored)]
+    elif not len(images):
         if args.dataset is None:
             raise ConfigError(f"{args.file}: holds positions, not images; name its prepared dataset with --dataset")
-        images = load(args.dataset, "train")[0][distilled.indices].float() / 255
+        images = raw(load(args.dataset, "train")[0][distilled.indices])
     out = args.out or args.file.with_suffix(".png")
-    write_grid(out, images, labels)
+    write_grid(out, images, labels, span=manifest(args.dataset)["range"] if args.dataset else (0.0, 1.0))
     print(out)

@@ -47,16 +47,24 @@ class FromIdx(Frozen):
     path: str
 
 
-SourceConfig = Annotated[FromDownload | FromDigits | FromParquet | FromFolder | FromIdx, Field(discriminator="kind")]
-KINDS = ("download", "digits", "parquet", "folder", "idx")
+class FromWav(Frozen):
+    """A folder with CLASS/*.wav; every eighth file of a class, in the order of names, is test."""
+
+    kind: Literal["wav"]
+    path: str
+
+
+SourceConfig = Annotated[FromDownload | FromDigits | FromParquet | FromFolder | FromIdx | FromWav, Field(discriminator="kind")]
+IMAGES = ("parquet", "folder", "idx")
+KINDS = ("download", "digits", *IMAGES, "wav")
 
 
 class DatasetConfig(Frozen):
     """Where a dataset comes from, and what a registered one knows by itself.
 
-    mean, std: one number a channel, for images in [0, 1]; absent: computed from train. flip: whether a mirrored image is still of
-    its class; absent: yes. Registered datasets have all three in the registry. fingerprint: pins the prepared set (64 hex
-    digits); `prepare` refuses any other.
+    mean, std: one number a channel, in raw units ([0, 1] for images); absent: computed from train. flip: whether a mirrored image is
+    still of its class; absent: yes, but for sounds no. Registered datasets have all three in the registry. fingerprint: pins the
+    prepared set (64 hex digits); `prepare` refuses any other.
     """
 
     source: SourceConfig
@@ -107,19 +115,22 @@ def _load(name: str, data: Any, where: str) -> DatasetConfig:
         if kind in ("download", "digits"):
             raise ConfigError(
                 f"{where}: source.kind: value {kind!r}: {name!r} is not a registered dataset{nearest(name, DATASETS)}; others "
-                "need kind parquet, folder or idx"
+                "need kind parquet, folder, idx or wav"
             )
+        if kind == "wav" and config.flip:
+            raise ConfigError(f"{where}: flip: value True: is not for sounds, which a mirror would play backwards; leave it out")
         return config
     given = [key for key in ("mean", "std", "flip") if getattr(config, key) is not None]
     if given:
         raise ConfigError(f"{where}: {given[0]}: is fixed for a registered dataset; leave it out, or use another name")
-    if (kind == "digits" and name != "digits") or (kind == "download" and not DATASETS[name].downloads):
+    if kind not in _kinds(name):
         raise ConfigError(f"{where}: source.kind: value {kind!r}: is not for {name}; allowed: {', '.join(_kinds(name))}")
     return config
 
 
 def _kinds(name: str) -> list[str]:
-    return ["download" if DATASETS[name].downloads else "digits", "parquet", "folder", "idx"]
+    known = DATASETS[name]
+    return ["download" if known.downloads else "digits", *(("wav",) if known.layout == "speech" else IMAGES)]
 
 
 def check_paths(configs: Mapping[str, DatasetConfig], where: str) -> None:

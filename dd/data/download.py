@@ -10,6 +10,7 @@ from pathlib import Path
 import requests
 from urllib3.exceptions import HTTPError
 
+from dd.data.noted import note, note_of, noted, verified, whole
 from dd.data.registry import Download, spec
 from dd.errors import ConfigError, DataError
 from dd.progress import Progress
@@ -31,17 +32,22 @@ class _Failed(Exception):
 def download(name: str, out_dir: Path) -> list[Path]:
     """Fetch the files of a registered dataset into `out_dir`; files that are there and whole are left alone.
 
-    A file grows as `{file}.part`, which a later call continues, and takes its name after its checksum was found right.
+    A file grows as `{file}.part`, which a later call continues, and takes its name after its checksum was found right. Of a file
+    without a published checksum, which must be a .zip, the first one that is whole gives the checksum: see `dd.data.noted`.
 
     Raises:
         ConfigError: the dataset is unknown, has nothing to download, or has a file whose bytes nothing pins. DataError: no address
-            gave the right file.
+            gave the right file, or the file that is there is not the one of the first download.
     """
     files = spec(name).downloads
     if not files:
         raise ConfigError(f"dataset {name}: has no files to download (it comes with scikit-learn)")
     for item in files:  # some addresses are plain http: only the checksum says that the bytes are the right ones
-        if not re.fullmatch(CHECKSUM, item.checksum):
+        if item.checksum is None and not item.file.endswith(".zip"):
+            raise ConfigError(
+                f"dd/data/registry.py: {name}: {item.file}: checksum: is absent; allowed for a .zip only, which checks itself"
+            )
+        if item.checksum is not None and not re.fullmatch(CHECKSUM, item.checksum):
             raise ConfigError(
                 f"dd/data/registry.py: {name}: {item.file}: checksum: value {item.checksum!r}; allowed: md5: and 32, or sha256: and 64 "
                 "hex digits"
@@ -62,41 +68,62 @@ def checksum_of(path: Path, like: str) -> str:
 
 
 def _fetch(name: str, item: Download, path: Path) -> Path:
-    if path.exists():
-        if (found := checksum_of(path, item.checksum)) == item.checksum:
-            return path
-        _say(f"{path}: is there, but its checksum is {found}, not {item.checksum}: downloading it again")
-    part = path.with_name(path.name + ".part")
-    if part.exists() and checksum_of(part, item.checksum) == item.checksum:  # stopped just before the end
-        part.replace(path)
+    if item.checksum is None and path.exists() and (note_of(path).exists() or whole(path)):
+        found = verified(path)
+        if noted(path) is None:  # somebody put it here
+            note(path, found)
         return path
+    right = item.checksum or noted(path)
+    if path.exists():
+        if right and (found := checksum_of(path, right)) == right:
+            return path
+        _say(f"{path}: is there, but {f'its checksum is {found}, not {right}' if right else 'not a whole .zip'}: downloading it again")
+    part = path.with_name(path.name + ".part")
+    if part.exists() and _wrong(part, right) is None:  # stopped just before the end
+        return _place(part, path, item)
     reasons = []
     for url in item.urls:
         for left in reversed(range(TRIES)):
             try:
                 resumed = _get(url, part, path)
-                _check(part, item.checksum, resumed)
+                _check(part, right, resumed)
             except _Failed as failure:
                 if failure.again and left:
                     _say(f"{url}: {failure}; trying again")
                     continue
                 reasons.append(f"\n  {url}: {failure}")
                 break
-            part.replace(path)
-            return path
+            return _place(part, path, item)
+    if item.checksum is None and right:
+        reasons.append(f"\n(that is the checksum of the first download; if its authors changed the file since, delete {note_of(path)})")
     raise DataError(
         f"dataset {name}: {item.file} cannot be downloaded:{''.join(reasons)}\n"
-        f"Run again later (what has arrived is kept), put the file ({item.checksum}) at {path} yourself, or give {name} another "
-        "source in config.yaml (docs/add-a-dataset.md)"
+        f"Run again later (what has arrived is kept), put the file ({right or 'no checksum is known'}) at {path} yourself, or give {name} "
+        "another source in config.yaml (docs/add-a-dataset.md)"
     )
 
 
-def _check(part: Path, checksum: str, resumed: bool) -> None:
-    if (found := checksum_of(part, checksum)) != checksum:
+def _place(part: Path, path: Path, item: Download) -> Path:
+    """Give a checked file its name; note its checksum before, if there is no other."""
+    if item.checksum is None and noted(path) is None:
+        note(path, checksum_of(part, "sha256:"))
+    part.replace(path)
+    return path
+
+
+def _wrong(part: Path, right: str | None) -> str | None:
+    """Return what is wrong with a file, or None; without a checksum only that it is no whole archive can be."""
+    if right is None:
+        return None if whole(part) else "that is no whole .zip"
+    return None if (found := checksum_of(part, right)) == right else f"whose checksum is {found}, not {right}"
+
+
+def _check(part: Path, right: str | None, resumed: bool) -> None:
+    if wrong := _wrong(part, right):
         part.unlink()  # continuing wrong bytes would never become right
         if resumed:  # perhaps the wrong ones are those that were here before
-            raise _Failed(f"what was here and what was added have the checksum {found}, not {checksum}; starting over", again=True)
-        raise _Failed(f"sent a file whose checksum is {found}, not {checksum}", again=False)
+            raise _Failed(f"what was here and what was added make a file {wrong}; starting over", again=True)
+        raise _Failed(f"sent a file {wrong}", again=False)
 
 
 def _get(url: str, part: Path, path: Path) -> bool:

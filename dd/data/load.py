@@ -11,6 +11,7 @@ from dd.artifacts import load_tensors, read_json
 from dd.errors import ArtifactError, ConfigError, nearest
 
 KEYS = ("name", "classes", "channels", "size", "counts", "smallest_class", "fingerprint", "lineages", "flip")
+LATER = {"range": [0.0, 1.0], "augment": True}  # keys that older manifests, which are all of images, do not have
 SPLITS = ("train", "test")
 
 
@@ -25,11 +26,11 @@ def manifest(folder: Path) -> dict[str, Any]:
     missing = sorted(set(KEYS) - set(data if isinstance(data, dict) else ()))
     if missing:
         raise ArtifactError(f"{path}: has no {', '.join(missing)}; delete it and prepare the dataset again")
-    return data
+    return LATER | data
 
 
 def load(folder: Path, split: str) -> tuple[Tensor, Tensor]:
-    """Return (images (n, c, h, w) uint8, labels (n,) int64) of `train` or `test`.
+    """Return (images (n, c, h, w) uint8, or float32 of sounds, labels (n,) int64) of `train` or `test`.
 
     Raises:
         ConfigError: another split. ArtifactError: missing, damaged, or not of this manifest.

@@ -1,4 +1,4 @@
-"""From [0, 1] to the networks' input space, and back."""
+"""From stored pixels to raw units ([0, 1]; log-magnitudes of sounds), to the networks' input space, and back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 
+def raw(stored: Tensor) -> Tensor:
+    """Return float32 images in raw units: uint8 is divided by 255, floats are in raw units already."""
+    return stored if stored.is_floating_point() else stored.float().div_(255)
+
+
 class Normalisation:
-    """Per-channel (x - mean) / std, for (n, c, h, w) in [0, 1]."""
+    """Per-channel (x - mean) / std, for (n, c, h, w) in raw units."""
 
     def __init__(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         self.mean = torch.as_tensor(mean, dtype=torch.float32)
@@ -24,7 +29,7 @@ class Normalisation:
         return (x - mean) / std
 
     def invert(self, x: Tensor) -> Tensor:
-        """Return images in [0, 1] units (values outside are possible) from normalised ones."""
+        """Return images in raw units (values outside their range are possible) from normalised ones."""
         mean, std = self._shaped(x)
         return x * std + mean
 

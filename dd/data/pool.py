@@ -1,4 +1,4 @@
-"""The real images, resident on the device as uint8, addressed by class."""
+"""The real images, resident on the device as they are stored, addressed by class."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dd.data.normalise import Normalisation
+from dd.data.normalise import Normalisation, raw
 from dd.errors import ConfigError
 
 
 class RealPool:
     """All images of one split.
 
-    images: (n, c, h, w) uint8. labels: (n,) int64, sorted or not. mean, std: per channel, for [0, 1].
+    images: (n, c, h, w) uint8, or float32 (of sounds). labels: (n,) int64, sorted or not. mean, std: per channel, in raw units.
     Positions (`index`) are int64 tensors; draws are functions of the generator alone, which lives on the CPU.
     """
 
@@ -64,8 +64,8 @@ class RealPool:
         return torch.randint(len(self), (n,), generator=generator).to(self.device)
 
     def raw(self, index: Tensor) -> Tensor:
-        """Return float32 images in [0, 1], (m, c, h, w)."""
-        return self.images[index].float().div_(255)
+        """Return float32 images in raw units, (m, c, h, w): uint8 in [0, 1], floats as they are."""
+        return raw(self.images[index])
 
     def x(self, index: Tensor) -> Tensor:
         """Return float32 normalised images, (m, c, h, w)."""

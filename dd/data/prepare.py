@@ -12,22 +12,28 @@ from numpy.typing import NDArray
 
 from dd.artifacts import save_tensors, write_json
 from dd.config import canonical
-from dd.data import official, readers
+from dd.data import clips, official, readers, speech
 from dd.data.config import DatasetConfig, check_paths
 from dd.data.digits import digits
+from dd.data.noted import verified
 from dd.data.order import held_out, sorted_by_class
 from dd.data.readers import RawSplit
 from dd.data.registry import DATASETS, DatasetSpec, spec
 from dd.errors import DataError
 
-Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
+Parts = dict[str, RawSplit]
 
 
 def prepare(name: str, config: DatasetConfig, raw_dir: Path, out_dir: Path) -> dict[str, Any]:
     """Write {train,holdout,test}.safetensors and, last, manifest.json; return the manifest.
 
-    train and test hold `images` (n, c, h, w) uint8 and `labels` (n,) int64, sorted by (label, sha256 of the pixels). holdout
-    holds `indices`, the positions in train of a stratified tenth: train itself stays whole, because the papers train on all of it.
+    train and test hold `images` (n, c, h, w) and `labels` (n,) int64, sorted by (label, sha256 of the content). holdout holds
+    `indices`, the positions in train of a stratified tenth: train itself stays whole, because the papers train on all of it.
+    Images are uint8, and their content is their pixels; spectrograms of sounds are float32 log-magnitudes, and their content is the
+    sound (`dd.data.speech.identity`), so that order and fingerprint are the same on machines whose floats differ in the last digit.
+
+    In the manifest, `range` is [low, high] of pixels in raw units: [0, 1] for images; for sounds the smallest value of train, and null.
+    `augment` tells whether images may be augmented. `downloads` are the checksums of files for which nobody publishes one.
 
     Args:
         name: a registered dataset, or any other name.
@@ -41,19 +47,24 @@ def prepare(name: str, config: DatasetConfig, raw_dir: Path, out_dir: Path) -> d
     known = DATASETS.get(name)
     origin = {"download": raw_dir, "digits": "scikit-learn"}.get(config.source.kind) or getattr(config.source, "path", "")
     where = f"dataset {name} ({origin})"
+    unpinned = [item.file for item in known.downloads if not item.checksum] if known and config.source.kind == "download" else []
+    checked = {file: verified(Path(raw_dir) / file) for file in unpinned}
     train, test = _read(name, config, raw_dir, known)
     classes = _classes(where, known, train, test)
     parts: Parts = {}
     for split, data in (("train", train), ("test", test)):
         _check(f"{where}: {split}", data, train, classes, known)
-        parts[split] = sorted_by_class(data.images, data.labels)
+        order = sorted_by_class(data.exact, data.labels)
+        identity = None if data.identity is None else data.identity[order]
+        parts[split] = RawSplit(data.images[order], data.labels[order], classes, identity)
     if known:  # before the fingerprint, which would only say that something differs
         _check_counts(where, known, parts)
     fingerprint = _fingerprint(parts, classes)
     for pinned, by in ((config.fingerprint, "config.yaml"), (known.fingerprint if known else None, "dd/data/registry.py")):
         if pinned and pinned != fingerprint:
             raise DataError(f"{where}: not the images that {by} pins: their fingerprint is {fingerprint}, pinned is {pinned}")
-    counts = {split: np.bincount(labels, minlength=len(classes)).tolist() for split, (_, labels) in parts.items()}
+    counts = {split: np.bincount(data.labels, minlength=len(classes)).tolist() for split, data in parts.items()}
+    sounds = parts["train"].identity is not None
     manifest = {
         "name": name,
         "classes": classes,
@@ -62,13 +73,17 @@ def prepare(name: str, config: DatasetConfig, raw_dir: Path, out_dir: Path) -> d
         "counts": counts,
         "smallest_class": min(counts["train"]),
         "fingerprint": fingerprint,
-        "lineages": _lineages(where, known, config, parts["train"][0]),
-        "flip": known.flip if known else config.flip is not False,
+        "lineages": _lineages(where, known, config, parts["train"].images),
+        "flip": known.flip if known else config.flip is not False and not sounds,
+        "range": [float(parts["train"].images.min()), None] if sounds else [0.0, 1.0],
+        "augment": not sounds,
     }
+    if checked:
+        manifest["downloads"] = checked
     out_dir = Path(out_dir)
     (out_dir / "manifest.json").unlink(missing_ok=True)  # whoever finds one may rely on all files being of one make
-    tensors = {split: {"images": torch.from_numpy(x), "labels": torch.from_numpy(y)} for split, (x, y) in parts.items()}
-    tensors["holdout"] = {"indices": torch.from_numpy(held_out(*parts["train"]))}
+    tensors = {split: {"images": torch.from_numpy(data.images), "labels": torch.from_numpy(data.labels)} for split, data in parts.items()}
+    tensors["holdout"] = {"indices": torch.from_numpy(held_out(parts["train"].exact, parts["train"].labels))}
     for split, content in tensors.items():
         save_tensors(out_dir / f"{split}.safetensors", content, {"dataset": name, "fingerprint": fingerprint, "split": split})
     write_json(out_dir / "manifest.json", manifest)
@@ -77,18 +92,25 @@ def prepare(name: str, config: DatasetConfig, raw_dir: Path, out_dir: Path) -> d
 
 def _read(name: str, config: DatasetConfig, raw_dir: Path, known: DatasetSpec | None) -> tuple[RawSplit, RawSplit]:
     source = config.source
-    if source.kind in ("parquet", "folder", "idx"):
-        check_paths({name: config}, "config.yaml: datasets")
-        path = Path(source.path)
-        if source.kind == "parquet":
-            return readers.parquet(path)
-        return readers.idx(path) if source.kind == "idx" else readers.folder(path, known.classes if known else ())
     if source.kind == "digits":
         return digits()
-    official_files = spec(name)
-    if official_files.layout == "cifar":
-        return official.cifar_binary(Path(raw_dir) / official_files.downloads[0].file, len(official_files.classes))
-    return official.svhn_mat(Path(raw_dir)) if official_files.layout == "svhn" else readers.idx(Path(raw_dir))
+    if source.kind == "download":
+        return _official(spec(name), Path(raw_dir))
+    check_paths({name: config}, "config.yaml: datasets")
+    path, classes = Path(source.path), known.classes if known else ()
+    if source.kind == "parquet":
+        return readers.parquet(path)
+    if source.kind == "idx":
+        return readers.idx(path)
+    return readers.folder(path, classes) if source.kind == "folder" else clips.wav_folder(path, classes)
+
+
+def _official(known: DatasetSpec, raw_dir: Path) -> tuple[RawSplit, RawSplit]:
+    if known.layout == "cifar":
+        return official.cifar_binary(raw_dir / known.downloads[0].file, len(known.classes))
+    if known.layout == "speech":
+        return clips.speech_zip(raw_dir / known.downloads[0].file, known.classes)
+    return official.svhn_mat(raw_dir) if known.layout == "svhn" else readers.idx(raw_dir)
 
 
 def _classes(where: str, known: DatasetSpec | None, train: RawSplit, test: RawSplit) -> list[str]:
@@ -134,7 +156,7 @@ def _check(where: str, data: RawSplit, train: RawSplit, classes: list[str], know
 
 def _check_counts(where: str, known: DatasetSpec, parts: Parts) -> None:
     for split, expected in (("train", known.train), ("test", known.test)):
-        there = len(parts[split][1])
+        there = len(parts[split].labels)
         if there != expected:
             raise DataError(
                 f"{where}: {split} has {there} images, {known.name} has {expected}; a part of it needs a name of its own in config.yaml"
@@ -142,16 +164,16 @@ def _check_counts(where: str, known: DatasetSpec, parts: Parts) -> None:
 
 
 def _fingerprint(parts: Parts, classes: list[str]) -> str:
-    """Return a sha256 over pixels, labels, shapes, split and class names."""
+    """Return a sha256 over content, labels, shapes, split and class names; of sounds, also over how they become images."""
     digest = hashlib.sha256(canonical(classes).encode())
-    for split, (images, labels) in sorted(parts.items()):
-        digest.update(f"{split}:{images.shape}".encode())
-        digest.update(np.ascontiguousarray(images).tobytes())
-        digest.update(labels.astype("<i8").tobytes())
+    for split, data in sorted(parts.items()):
+        digest.update(f"{split}:{data.images.shape}{'' if data.identity is None else speech.FORM}".encode())
+        digest.update(np.ascontiguousarray(data.exact).tobytes())
+        digest.update(data.labels.astype("<i8").tobytes())
     return digest.hexdigest()
 
 
-def _lineages(where: str, known: DatasetSpec | None, config: DatasetConfig, images: NDArray[np.uint8]) -> dict[str, dict[str, list[float]]]:
+def _lineages(where: str, known: DatasetSpec | None, config: DatasetConfig, images: NDArray[Any]) -> dict[str, dict[str, list[float]]]:
     """Return mean and std for each lineage of papers: registered, else configured, else of the pixels of train (6 digits)."""
     if known and known.lineages:
         return {lineage: {"mean": list(mean), "std": list(std)} for lineage, (mean, std) in known.lineages.items()}
@@ -164,8 +186,10 @@ def _lineages(where: str, known: DatasetSpec | None, config: DatasetConfig, imag
     return {"dc": given, "idc": given}
 
 
-def _statistics(images: NDArray[np.uint8]) -> dict[str, list[float]]:
-    """Return mean and std of each channel for images in [0, 1], from exact integer sums; a std is at least 0.001."""
+def _statistics(images: NDArray[Any]) -> dict[str, list[float]]:
+    """Return mean and std of each channel in raw units, of uint8 from exact integer sums; a std is at least 0.001."""
+    if images.dtype != np.uint8:
+        return _float_statistics(images)
     values = np.arange(256, dtype=np.int64)
     mean, std = [], []
     for c in range(images.shape[1]):
@@ -175,3 +199,13 @@ def _statistics(images: NDArray[np.uint8]) -> dict[str, list[float]]:
         mean.append(round(total / n / 255, 6))
         std.append(max(round((square * n - total * total) ** 0.5 / n / 255, 6), 1e-3))
     return {"mean": mean, "std": std}
+
+
+def _float_statistics(images: NDArray[np.float32]) -> dict[str, list[float]]:
+    """Return the mean and std (divided by n) of each channel, in float64; 6 digits, so that the last ones of the pixels do not matter."""
+    axes = (0, 2, 3)
+    mean = images.mean(axes, dtype=np.float64)
+    parts = np.array_split(images, len(images) // 1000 + 1)  # float64 copies of a part at a time
+    squares = sum(((part - mean[:, None, None]) ** 2).sum(axes) for part in parts)
+    std = np.sqrt(squares / (images.size / images.shape[1]))
+    return {"mean": [round(float(m), 6) for m in mean], "std": [max(round(float(s), 6), 1e-3) for s in std]}

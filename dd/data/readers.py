@@ -1,6 +1,7 @@
 """Readers of images on disk: each returns (train, test) as uint8 images and int64 labels, and names the file that is wrong.
 
-Here are the forms that anybody's images may have; those that only official archives have are in `dd.data.official`.
+Here are the forms that anybody's images may have; those that only official archives have are in `dd.data.official`, and sounds in
+`dd.data.clips`.
 """
 
 from __future__ import annotations
@@ -26,11 +27,20 @@ SPLITS = ("train", "test")
 
 @dataclass
 class RawSplit:
-    """images: (n, c, h, w) uint8. labels: (n,) int64. class_names: where the source knows them."""
+    """images: (n, c, h, w) uint8, or float32 spectrograms. labels: (n,) int64. class_names: where the source knows them.
 
-    images: NDArray[np.uint8]
+    identity: (n, 32) uint8, what order and fingerprint follow from where the images are floats; None: they follow from the images.
+    """
+
+    images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
     class_names: list[str] | None = None
+    identity: NDArray[np.uint8] | None = None
+
+    @property
+    def exact(self) -> NDArray[np.uint8]:
+        """What is equal on every machine and differs from image to image: (n, ...) uint8."""
+        return self.images.astype(np.uint8, copy=False) if self.identity is None else self.identity
 
 
 def decode(data: bytes, name: str) -> NDArray[np.uint8]:

@@ -12,20 +12,24 @@ Stats = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Download:
-    """One file of a dataset: its name, addresses that are tried in order, and the checksum, "md5:..." or "sha256:..."."""
+    """One file of a dataset: its name, addresses that are tried in order, and the checksum, "md5:..." or "sha256:...".
+
+    No checksum, where nobody publishes one: see `dd.data.noted`; the file must be a .zip and its addresses https.
+    """
 
     file: str
     urls: tuple[str, ...]
-    checksum: str
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """What is known of a dataset before it is there.
 
-    lineages: mean and std for images in [0, 1], by lineage of papers ("dc", "idc"); empty: computed from train.
+    lineages: mean and std in raw units ([0, 1] for images), by lineage of papers ("dc", "idc"); empty: computed from train.
     flip: whether a mirrored image is still of its class. smallest_class: images in the smallest class of train.
-    layout: which reader understands the official files (idx: `readers.idx`; cifar, svhn: `dd.data.official`; digits: no files).
+    layout: which reader understands the official files (idx: `readers.idx`; cifar, svhn: `dd.data.official`; speech: `dd.data.clips`;
+    digits: no files).
     fingerprint: of the prepared set, where somebody has prepared the official files.
     """
 
@@ -39,7 +43,7 @@ class DatasetSpec:
     flip: bool = True
     lineages: dict[str, Stats] = field(default_factory=dict)
     downloads: tuple[Download, ...] = ()
-    layout: Literal["digits", "idx", "cifar", "svhn"] = "idx"
+    layout: Literal["digits", "idx", "cifar", "svhn", "speech"] = "idx"
     fingerprint: str | None = None
 
 
@@ -188,6 +192,23 @@ DATASETS: dict[str, DatasetSpec] = {
                     "cifar-100-binary.tar.gz",
                     ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
                     "md5:03b5dce01913d631647c71ecec9e9cb8",
+                ),
+            ),
+        ),
+        DatasetSpec(
+            "mini_speech_commands",
+            ("yes", "no", "go", "stop", "left", "right", "up", "down"),
+            1,
+            (64, 64),
+            train=7000,
+            test=1000,
+            smallest_class=875,
+            flip=False,
+            layout="speech",
+            downloads=(
+                Download(
+                    "mini_speech_commands.zip",
+                    ("https://storage.googleapis.com/download.tensorflow.org/data/mini_speech_commands.zip",),
                 ),
             ),
         ),

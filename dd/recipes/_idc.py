@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class Factored(Frozen):
     """Fields of every method that is built on IDC's synthesiser.
 
-    iterations: rounds over all classes. lr_img: in units of stored pixels, [0, 1] from black to white. batch_real: real images per
-    class and iteration; a class that has fewer gives all. batch_syn_max: decoded images per class and iteration; of more, a random
-    part. factor: training images per side of a stored one. time_only: cut along the width alone (spectrograms). init: `mix` fills
-    the parts with the first images of each class, `random` with random ones. strategy: operations of the siamese augmentation;
-    null is colour, crop and cutout, but for MNIST with a factor, which has no cutout. steps: numbers of updates after which the
-    set is published as well.
+    iterations: rounds over all classes. lr_img: in units of stored pixels, [0, 1] from black to white (spectrograms: standardised).
+    batch_real: real images per class and iteration; a class that has fewer gives all. batch_syn_max: decoded images per class and
+    iteration; of more, a random part. factor: training images per side of a stored one. time_only: cut along the width alone
+    (spectrograms). init: `mix` fills the parts with the first images of each class, `random` with random ones. strategy: operations
+    of the siamese augmentation; null is colour, crop and cutout, but for MNIST with a factor, which has no cutout. steps: numbers of
+    updates after which the set is published as well.
     """
 
     iterations: int = Field(default=10_000, ge=0)
@@ -83,13 +83,18 @@ def assemble(
     pool = inputs.pool()
     generator = stream(inputs.seed, "init") if config.init == "random" else None
     labels = torch.arange(inputs.classes, device=pool.device).repeat_interleave(inputs.ipc)
+    start = mix(pool, inputs.ipc, config.factor, generator, time_only=config.time_only)
     low, high = inputs.manifest.get("range", (0.0, 1.0))
+    standard = high is None  # spectrograms: IDC optimises them standardised, and bounds them from below
+    if standard:
+        start = pool.normalisation.apply(start)
+        low = float(pool.normalisation.apply(torch.full((1, len(pool.statistics[0]), 1, 1), float(low))).min())
     formation = MultiFormation(
-        mix(pool, inputs.ipc, config.factor, generator, time_only=config.time_only),
+        start,
         labels,
         config.lr_img,
         factor=config.factor,
-        normalisation=pool.normalisation,
+        normalisation=None if standard else pool.normalisation,
         low=low,
         high=high,
         time_only=config.time_only,
@@ -100,6 +105,8 @@ def assemble(
 
     def finish() -> DistilledSet:
         stored = formation.images.detach()
+        if standard:
+            stored = pool.normalisation.invert(stored)
         images, decoded = formation.expand(stored).cpu(), formation.labels(index).cpu()
         return DistilledSet(images, decoded, *pool.statistics, stored=stored.cpu() if formation.each > 1 else None)
 

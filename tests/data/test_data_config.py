@@ -35,12 +35,22 @@ def test_registered(name):
     assert set(known.lineages) in ({"dc", "idc"}, set())
     assert raw_files(name) == [item.file for item in known.downloads] and len(set(raw_files(name))) == len(raw_files(name))
     for item in known.downloads:
-        assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", item.checksum)  # also what makes plain http acceptable
+        if item.checksum is None:  # then the address is all that is known of the file
+            assert item.file.endswith(".zip") and all(url.startswith("https://") for url in item.urls)
+        else:  # also what makes plain http acceptable
+            assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", item.checksum)
         assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", item.file)  # stays in its folder
         assert item.urls and all(url.startswith(("https://", "http://")) and url.endswith("/" + item.file) for url in item.urls)
         assert sorted(item.urls, key=lambda url: url.startswith("http:")) == list(item.urls), "https before http"
     assert known.fingerprint is None or re.fullmatch("[0-9a-f]{64}", known.fingerprint)
-    assert known.flip is (name not in ("digits", "mnist", "svhn"))
+    assert known.flip is (name not in ("digits", "mnist", "svhn", "mini_speech_commands"))
+
+
+def test_speech_is_registered_as_the_papers_have_it():
+    known = spec("mini_speech_commands")
+    assert known.classes == ("yes", "no", "go", "stop", "left", "right", "up", "down")
+    assert (known.channels, known.size, known.train, known.test, known.smallest_class) == (1, (64, 64), 7000, 1000, 875)
+    assert known.lineages == {} and known.layout == "speech" and known.fingerprint is None
 
 
 def test_the_papers_normalisation():
@@ -76,13 +86,19 @@ def test_a_section():
     ("section", "words"),
     [
         ({"mine": {"source": {"kind": "foldr", "path": "x"}}}, ["mine: source.kind: value 'foldr'; did you mean 'folder'"]),
-        ({"mine": {"source": {"path": "x"}}}, ["mine: source.kind: value None", "allowed: digits, download, folder, idx, parquet"]),
+        ({"mine": {"source": {"path": "x"}}}, ["mine: source.kind: value None", "allowed: digits, download, folder, idx, parquet, wav"]),
         ({"mine": {"source": {"kind": "folder"}}}, ["mine: source.folder.path: is missing"]),
         ({"mine": {"source": {**FOLDER, "paht": 1}}}, ["mine: source.folder.paht: unknown key"]),
         ({"mine": {"source": {"kind": "folder", "path": 3}}}, ["mine: source.folder.path: value 3"]),
         ({"mine": {"source": FOLDER, "std": [0.0]}}, ["mine: std.0: value 0.0"]),
         ({"mine": {"source": FOLDER, "men": [0.5]}}, ["mine: men: unknown key; did you mean 'mean'"]),
         ({"mine": {"source": FOLDER, "fingerprint": "abc"}}, ["mine: fingerprint: value 'abc'"]),
+        ({"mine": {"source": {"kind": "wave", "path": "x"}}}, ["mine: source.kind: value 'wave'; did you mean 'wav'"]),
+        ({"mine": {"source": {"kind": "wav"}}}, ["mine: source.wav.path: is missing"]),
+        ({"mine": {"source": {"kind": "wav", "path": "x"}, "flip": True}}, ["mine: flip: value True: is not for sounds"]),
+        ({"cifar10": {"source": {"kind": "wav", "path": "x"}}}, ["cifar10: source.kind: value 'wav'", "allowed: download, parquet, folder"]),
+        ({"mini_speech_commands": {"source": FOLDER}}, ["source.kind: value 'folder': is not for mini_sp", "allowed: download, wav"]),
+        ({"mini_speech_command": {"source": {"kind": "download"}}}, ["did you mean 'mini_speech_commands'", "folder, idx or wav"]),
         ({"mine": {}}, ["mine: source: is missing", "kind"]),
         ({"mine": {"source": "x"}}, ["mine: source: value 'x'", "kind"]),
         ({"mine": "x"}, ["mine: value 'x': must be keys and values"]),
@@ -108,10 +124,12 @@ def test_paths_that_do_not_exist_are_all_named(tmp_path):
         "mine": {"source": {"kind": "folder", "path": str(tmp_path / "no")}},
         "cifar10": {"source": {"kind": "parquet", "path": str(tmp_path / "file")}},
         "good": {"source": {"kind": "idx", "path": str(tmp_path)}},
+        "sounds": {"source": {"kind": "wav", "path": str(tmp_path / "none")}},
     }
     with pytest.raises(ConfigError) as caught:
         check_paths(load_datasets(section, WHERE), WHERE)
     assert sorted(str(caught.value).splitlines()) == [
         f"config.yaml: datasets.cifar10: source.path: value '{tmp_path}/file': is a file, must be a folder",
         f"config.yaml: datasets.mine: source.path: value '{tmp_path}/no': no such folder",
+        f"config.yaml: datasets.sounds: source.path: value '{tmp_path}/none': no such folder",
     ]

@@ -79,6 +79,15 @@ def test_images_against_a_naive_loop(pool):
                     assert abs(float(x[row, c, i, j]) - (value - mean) / std) < 1e-5
 
 
+def test_floats_are_raw_units_already():
+    stored = torch.randn(4, 1, 3, 3, generator=stream(0)) * 5 - 4
+    pool = RealPool(stored, torch.tensor([0, 0, 1, 1]), 2, [-4.0], [2.5])
+    index = torch.tensor([2, 0, 2])
+    assert torch.equal(pool.raw(index), stored[index]) and torch.allclose(pool.x(index), (stored[index] + 4) / 2.5)
+    pool.raw(index).zero_()  # a copy
+    assert torch.equal(pool.raw(index), stored[index])
+
+
 def test_draw_is_fast():
     pool = RealPool(torch.zeros(50_000, 1, 1, 1, dtype=torch.uint8), torch.arange(50_000) % 10, 10, [0.0], [1.0])
     generator, seconds = stream(0), []

@@ -61,13 +61,15 @@ def tiny(tmp_path_factory):
             g = torch.Generator().manual_seed(0)
             for split, each in (("train", 4), ("test", 2)):
                 images = torch.randint(0, 256, (2 * each, spec.channels, *spec.size), generator=g).byte()
+                if spec.layout == "speech":
+                    images = images.float() / 32 - 7  # log-magnitudes
                 save_tensors(folder / f"{split}.safetensors", {"images": images, "labels": torch.arange(2).repeat_interleave(each)},
                              {"dataset": name, "fingerprint": "f", "split": split})  # fmt: skip
             stats = {"mean": [0.5] * spec.channels, "std": [0.25] * spec.channels}
             write_json(folder / "manifest.json", {
                 "name": name, "classes": ["a", "b"], "channels": spec.channels, "size": list(spec.size), "fingerprint": "f",
                 "lineages": {"dc": stats, "idc": stats}, "flip": spec.flip,
-                "counts": {"train": [4, 4], "test": [2, 2]}, "smallest_class": 4})  # fmt: skip
+                "counts": {"train": [4, 4], "test": [2, 2]}, "smallest_class": 4, **({"range": [-7.0, None], "augment": False} if spec.layout == "speech" else {})})  # fmt: skip
             made[name] = folder
         return made[name]
 
