@@ -19,7 +19,7 @@ class Member:
     """One network of the queue, its optimizer, and its accuracy on the batches that it was trained on since the last reset."""
 
     def __init__(self, net: nn.Module, born: int) -> None:
-        self.net = net.eval()
+        self.net = net.eval().requires_grad_(False)
         self.born = born
         self.optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.right = torch.zeros((), dtype=torch.int64, device=next(net.parameters()).device)
@@ -98,7 +98,6 @@ class Queue:
             self._join(1)
         self._step = step + 1
         self._current = self.members[int(torch.randint(len(self.members), (), generator=stream(self._seed, "queue", step)))]
-        self._current.net.eval().requires_grad_(False)
         return self._current.net
 
     @property
