@@ -11,6 +11,8 @@ from dd.figures.claims import Claim, load_claims
 from dd.figures.reported import as_points, load_reported
 from dd.figures.results import Point
 from dd.figures.values import Value, above, rank_correlation
+from dd.plan import Plan
+from dd.plan.papers import Settings
 
 CLAIMS = "workflow/reported/claims.yaml"
 
@@ -237,6 +239,23 @@ def test_every_claim_of_extractors_is_there_and_can_be_run():
         assert found.verdict != "not run" and "not run" not in found.reason, (one.id, found.reason)
     for artifact in listed:
         assert artifact.name in paper["artifacts"] or artifact.absent
+
+
+def test_every_claim_of_dsdm_can_be_run_over_the_points_of_its_paper():
+    """At scale paper no selector of a claim misses its cells: a misspelt method would silently never be run."""
+    job = Plan(parse(Settings, {"scale": "paper", "papers": ["dsdm"]}, "test"), Path("workflow")).drawing("dsdm")
+    cells = [
+        (artifact["name"], Point(cell["at"], 1.0, 1.0, 1.0, error=0.0, runs=((1.0, False),) * 2, id=cell["id"], score_id=cell["score_id"]))
+        for artifact in job["artifacts"]
+        for cell in artifact["cells"]
+    ]
+    listed, claims = load_claims(CLAIMS).of("dsdm")
+    assert len(claims) == 15
+    for one in claims:
+        found = judge(one, cells)
+        assert found.verdict != "not run" and "not run" not in found.reason, (one.id, found.reason)
+    for artifact in listed:
+        assert artifact.name in [other["name"] for other in job["artifacts"]] or artifact.absent
 
 
 def test_claims_name_only_listed_artifacts(tmp_path):
