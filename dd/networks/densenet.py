@@ -6,7 +6,7 @@ pooling; at the end norm -> ReLU -> mean over pixels; Linear. Names: densenet121
 The `_small` form has two layers in each block, for laptops and small images.
 
 Stages: 0 the stem; 1-4 the dense blocks, the first three with the transition after them; 5 the last norm and ReLU and the mean over
-pixels, (n, d). d is 384 at growth 12.
+pixels, (n, d). d is 32 * growth (384), in the `_small` form 4 * growth. The sides are halved rounding down: 28 -> 14 -> 7 -> 3.
 
 Differs from the paper: growth 12 instead of 32, a 3x3 stem without pooling; in the `in` form, instance norm.
 """
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from dd.networks._layers import Chain, GlobalPool, norm, refuse_below
 
 NAME = r"densenet121_(?P<norm>in|bn)(?:_w(?P<width>[1-9][0-9]*))?(?:_(?P<form>small))?"
-EXAMPLES = ["densenet121_bn_w4_small", "densenet121_in_w4_small", "densenet121_bn_small"]
+EXAMPLES = ["densenet121_bn", "densenet121_bn_small", "densenet121_bn_w4_small", "densenet121_in_w4_small"]
 LAYERS = {"full": (6, 12, 24, 16), "small": (2, 2, 2, 2)}
 
 
