@@ -13,6 +13,17 @@ from dd.errors import DDError
 CONTINUE = 75  # exit status of a job that saved its state and wants to be started again
 
 
+def _positive(text: str) -> float:
+    """Read a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"value {text!r}; allowed: a number above 0")
+    return value
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status: 0, 1 for a mistake that was explained, 2 for wrong usage, 75 for "to be continued"."""
     args = _parser().parse_args(argv)
@@ -100,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = person("plan", verbs.plan, "list jobs, what is there already, hours and disk")
     sub.add_argument("papers", nargs="*", metavar="PAPER", help="default: those of config.yaml")
     sub.add_argument("--all", action="store_true", help="list every job")
-    sub.add_argument("--rate", type=float, help="GFLOP/s of one worker; default: measured here, now")
+    sub.add_argument("--rate", type=_positive, help="GFLOP/s of one worker; default: measured here, now")
     person("check", verbs.check, "check every configuration file and say all that is wrong")
     sub = person("record", verbs.record, "keep the measured numbers of a paper or experiment in records/")
     sub.add_argument("paper", metavar="NAME")

@@ -170,6 +170,8 @@ class Loop:
                 if run.after is not None:
                     run.after(batches, net)
                 run.source.advance(net, batches)
+                if run.done and run.done() and self.rows[-1]["step"] != self.step:
+                    self._log(loss)  # as the last step of a run of known length is
                 self.step += 1
                 progress.update(self.step)
                 if stop():

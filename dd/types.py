@@ -210,6 +210,10 @@ class Inputs:
     paths: list[list[Path]]
     pool: Callable[[], RealPool]
 
+    def policy(self, wanted: str) -> str:
+        """Return the augmentation policy: `wanted`, or none where the dataset says that its images must not be augmented (sounds)."""
+        return wanted if self.manifest.get("augment", True) else "none"
+
     @property
     def classes(self) -> int:
         """Number of classes."""

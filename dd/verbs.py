@@ -203,6 +203,7 @@ def plan(args: Namespace) -> None:
 def check(args: Namespace) -> int:
     """Check all papers at all scales; print every mistake."""
     from dd.data.config import check_paths, load_datasets
+    from dd.figures.looks import mistakes
     from dd.plan import Plan
     from dd.plan.papers import paper_names
 
@@ -216,11 +217,13 @@ def check(args: Namespace) -> int:
     for scale in {settings.scale, *scales}:
         for paper in sorted({*paper_names(WORKFLOW), *settings.papers}):
             try:
-                Plan(settings.model_copy(update={"scale": scale, "papers": ()}), WORKFLOW, str(args.settings), only=[paper])
+                made = Plan(settings.model_copy(update={"scale": scale, "papers": ()}), WORKFLOW, str(args.settings), only=[paper])
+                if scale == "paper":  # where no point is left out
+                    wrong |= dict.fromkeys(mistakes(made.drawing(paper), str(WORKFLOW / "papers" / f"{paper}.yaml")))
             except DDError as error:
                 wrong[str(error)] = None
     if wrong:
-        raise DDError("\n".join(["", *wrong]))
+        raise DDError("\n".join(wrong))
     print(f"{args.settings}: {len(paper_names(WORKFLOW))} papers at {len(scales)} scales: no mistakes found")
     return 0
 

@@ -17,7 +17,7 @@ from dd.data.pool import RealPool
 from dd.errors import ArtifactError
 from dd.evaluation.protocols._protocol import Protocol
 from dd.progress import Progress
-from dd.train.supervised import Fetch, accuracy, fit
+from dd.train.supervised import Fetch, accuracy, fit, for_data
 from dd.types import DistilledSet, Score
 
 DIGITS = 6  # of the training loss in `detail`
@@ -69,8 +69,8 @@ def evaluate(
                     readings.append(measure(net))
 
             fitted = fit(
-                net, fetch, len(distilled.labels), protocol, seed=set_, names=names, first_epoch=0, last_epoch=passes, shape=shape,
-                flip=bool(facts["flip"]), use="eval", on_epoch=read,
+                net, fetch, len(distilled.labels), for_data(protocol, facts), seed=set_, names=names, first_epoch=0, last_epoch=passes,
+                shape=shape, flip=bool(facts["flip"]), use="eval", on_epoch=read,
             )  # fmt: skip
             if fitted.diverged is not None:
                 readings.append(measure(net))

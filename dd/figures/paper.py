@@ -137,11 +137,12 @@ def _verdict(claim: Claim, cells: Sequence[tuple[str, Point]]) -> dict[str, Any]
 
 
 def _counts(drawn: Sequence[Drawn]) -> dict[str, int]:
-    """Return numbers for the scorecard; a cell that stands in several artifacts counts once."""
+    """Return numbers for the scorecard; a result that stands in several artifacts counts once, and so does a printed number beside it."""
     cells: dict[str, tuple[Point, Reported | None, str]] = {}
     for one in drawn:
         for point, row in zip(one.points, one.reported, strict=True):
-            cells.setdefault(json.dumps([point.id, point.score_id, sorted(point.at.items())]), (point, row, one.spread))
+            key = json.dumps([point.id, point.score_id, row and [row.mean, row.std]])
+            cells.setdefault(key, (point, row, one.spread))
     own = {key: None if row and row.elsewhere else row for key, (_, row, _) in cells.items()}  # what other papers print is none of it
     compared = [found for key, (point, _, spread) in cells.items() if (found := compare(point, own[key], spread))]
     points = [point for point, _, _ in cells.values()]

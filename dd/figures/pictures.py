@@ -73,7 +73,7 @@ def grid(drawn: Drawn) -> Figure:
     """
     first = _first_sets(drawn)
     named = zip(first.items(), _labels(drawn, list(first.values())), strict=True)  # labels tell all sets apart, not only those shown
-    several = len({text(point.at.get("eval_network")) for point in drawn.points}) > 1  # one set, judged by several networks
+    judges = [name for name in ("eval_network", "eval_protocol") if len({text(point.at.get(name)) for point in drawn.points}) > 1]
     kept = set(_evenly(len(first)))
     shown = [one for number, one in enumerate(named) if number in kept]
     across = min(len(shown), 6 if len(shown) > 12 else 4)
@@ -85,7 +85,7 @@ def grid(drawn: Drawn) -> Figure:
         axis.axis("off")
     for axis, ((folder, point), name) in zip(axes, shown, strict=False):
         _image(axis, folder / "grid.png")
-        judge = f" on {text(point.at.get('eval_network'))}" if several else ""
+        judge = "".join(f", {text(point.at.get(one))}" for one in judges)  # one set is judged in several ways: this is the first
         said = f"{textwrap.fill(name, int(side * (16 if across == 6 else 13)))}\n{value(point, drawn.spread)}{judge}"
         axis.set_title(said, fontsize=6.5 if across == 6 else 8, color=INK)
     heading(made, drawn.title, "\n".join(part for part in (_left_out(drawn), mark(drawn)) if part))

@@ -12,7 +12,7 @@ from dd import networks, recipes
 from dd.config import parse
 from dd.config.stages import AnalyseConfig
 from dd.data.registry import DATASETS
-from dd.plan.jobs import Job, Plan
+from dd.plan.jobs import Job, Plan, decoded
 
 STARTUP = 2.5  # seconds: a process that imports torch, on a warm disk
 DRAWING = 8.0  # seconds: all figures of a paper
@@ -93,7 +93,9 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         config = parse(recipe.Config, job.config["recipe"], method)
         passes: dict[str, float] = getattr(recipe, "work", lambda config, classes, train, ipc: {})(config, sizes.classes, sizes.train, ipc)
         work = sum(images * flops(network, *sizes.shape())[0] for network, images in passes.items())
-        return STARTUP + work / per_second + job.facts["iterations"] * STEP, sizes.classes * ipc * pixels * 4.0
+        images = decoded(job.config) + (ipc if decoded(job.config) != ipc else 0)  # and what is stored, where it is something else
+        sets = 1 + len(job.config["recipe"].get("steps", ()))
+        return STARTUP + work / per_second + job.facts["iterations"] * STEP, sets * sizes.classes * images * pixels * 4.0
     if job.stage == "evaluate":
         one, _ = flops(job.config["network"], *sizes.shape())
         images = sizes.classes * job.facts["images"] or sizes.train

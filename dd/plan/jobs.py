@@ -19,7 +19,7 @@ from dd.plan.analyses import analysis
 from dd.plan.code import code_id
 from dd.plan.drawing import claims_file, drawing, reported_file
 from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names
-from dd.plan.points import Point, expand
+from dd.plan.points import Point, check_rules, expand
 from dd.plan.pretraining import Pretraining
 from dd.types import Need
 
@@ -92,6 +92,7 @@ class Plan:
         for name in self.datasets:
             self._prepare(name)
         for name, paper in self.papers.items():
+            check_rules(paper, str(folder / "papers" / f"{name}.yaml"))
             self.cells[name] = {}
             for artifact_name, artifact in paper.artifacts.items():
                 self.cells[name][artifact_name] = self._cells(paper, artifact_name, artifact)
@@ -174,7 +175,7 @@ class Plan:
                 [source, self._manifest(config["dataset"])],
                 evaluated,
                 ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
-                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": _decoded(config), "id": digest(evaluated)},
+                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": decoded(config), "id": digest(evaluated)},
             ),
         )
         return path
@@ -352,7 +353,7 @@ class Plan:
         return list(order.values())
 
 
-def _decoded(config: Mapping[str, Any]) -> int:
+def decoded(config: Mapping[str, Any]) -> int:
     """Return how many images of a class a network is trained on: those stored, unless the method decodes more."""
     recipe = recipes.load(config["method"])
     count = getattr(recipe, "decoded", lambda config, ipc: ipc)

@@ -142,7 +142,7 @@ class Settings(Frozen):
 
     scale: str
     papers: tuple[str, ...]
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     sets: int | None = Field(default=None, ge=1)
     nets: int | None = Field(default=None, ge=1)
     datasets: dict[str, Any] = {}

@@ -57,6 +57,31 @@ def expand(paper: Paper, name: str, artifact: Artifact, scale: Scale, where: str
     return points
 
 
+def check_rules(paper: Paper, where: str) -> None:
+    """Check that each of a paper's own overrides, and each implied coordinate, is about some point of some artifact.
+
+    Raises:
+        ConfigError: a coordinate that no point can have, or values that no point has: a misspelt one would change results in silence.
+    """
+    ats = [at for name, artifact in paper.artifacts.items() if artifact.matrix or artifact.every_method
+           for at in _coordinates(paper, artifact, f"{where}: artifacts.{name}")]  # fmt: skip
+    known = {*AXES, *paper.axes, *paper.at, *paper.copy_, *(key for rule in paper.implied for key in rule.set)}
+    for axis, values in paper.printed.items():
+        if axis not in known:
+            raise ConfigError(f"{where}: printed: unknown axis {axis!r}{nearest(axis, known)}")
+        there = {str(at[axis]) for at in ats if axis in at}
+        for value in values:
+            if value not in there:
+                raise ConfigError(f"{where}: printed.{axis}: no point has the value {value!r}{nearest(value, there)}")
+    for kind, rules in (("overrides", paper.overrides), ("implied", paper.implied)):
+        for rule in rules:
+            for key in rule.when:
+                if key not in known:
+                    raise ConfigError(f"{where}: {kind}: when: unknown coordinate {key!r}{nearest(key, known)}")
+            if not any(contains(at, rule.when) for at in ats):
+                raise ConfigError(f"{where}: {kind}: when {dict(rule.when)} matches no point of any artifact")
+
+
 def waiting(paper: Paper, name: str, artifact: Artifact, scale: Scale) -> list[pending.Pending]:
     """Return the pending points of one artifact at one scale, with their places among those of `expand`."""
     return pending.split(artifact.pending, _kept(paper, name, artifact, scale, name))[1] if artifact.pending else []
@@ -198,7 +223,7 @@ def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
     config["ipc"] = maps.get("ipc", {}).get(str(config["ipc"]), config["ipc"])
     protocol = str(maps.get("protocol", {}).get(config["protocol"]["name"], config["protocol"]["name"]))
     if protocol != config["protocol"]["name"]:
-        config["protocol"] = {"name": protocol}
+        config["protocol"] = {"name": protocol, **_of_the_data(config["protocol"])}
         config = validated(config, f"scale {scale.scale}: ")
     config = _map_networks(config, maps.get("network", {}))
     for key, most in scale.cap.items():
@@ -212,6 +237,12 @@ def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
         elif isinstance(value, (list, tuple)):
             place[last] = list(dict.fromkeys(min(item, most) for item in value))
     return config
+
+
+def _of_the_data(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an override changed of a protocol because of the images (spectrograms are not augmented), for a shorter protocol too."""
+    usual = hashed(parse(evaluation.config_of(protocol["name"]), {}, "protocol"))
+    return {key: protocol[key] for key in ("augment", "strategy", "cutmix") if protocol[key] != usual[key]}
 
 
 def _map_networks(value: Any, names: Mapping[str, Any]) -> Any:

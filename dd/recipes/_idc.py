@@ -18,11 +18,13 @@ class Factored(Frozen):
     """Fields of every method that is built on IDC's synthesiser.
 
     iterations: rounds over all classes. lr_img: in units of stored pixels, [0, 1] from black to white (spectrograms: standardised).
-    batch_real: real images per class and iteration; a class that has fewer gives all. batch_syn_max: decoded images per class and
+    batch_real: real images per class and iteration; the smallest class limits all. batch_syn_max: decoded images per class and
     iteration; of more, a random part. factor: training images per side of a stored one. time_only: cut along the width alone
     (spectrograms). init: `mix` fills the parts with the first images of each class, `random` with random ones. strategy: operations
     of the siamese augmentation; null is colour, crop and cutout, but for MNIST with a factor, which has no cutout. steps: numbers of
     updates after which the set is published as well.
+
+    Pixels are clamped at the start of an iteration, as in the released code, so that the last update may leave [0, 1] a little.
     """
 
     iterations: int = Field(default=10_000, ge=0)
@@ -99,16 +101,16 @@ def assemble(
         high=high,
         time_only=config.time_only,
     )
-    augment = make(config.augment, strategy_of(config, inputs.manifest["name"]))
+    augment = make(inputs.policy(config.augment), strategy_of(config, inputs.manifest["name"]))
     per_class = min(config.batch_real, pool.smallest)
     index = torch.arange(len(labels), device=pool.device)
 
     def finish() -> DistilledSet:
         stored = formation.images.detach()
+        images, decoded = formation.expand(stored), formation.labels(index).cpu()
         if standard:
-            stored = pool.normalisation.invert(stored)
-        images, decoded = formation.expand(stored).cpu(), formation.labels(index).cpu()
-        return DistilledSet(images, decoded, *pool.statistics, stored=stored.cpu() if formation.each > 1 else None)
+            images, stored = pool.normalisation.invert(images), pool.normalisation.invert(stored)
+        return DistilledSet(images.cpu(), decoded, *pool.statistics, stored=stored.cpu() if formation.each > 1 else None)
 
     return Run(
         parameterization=formation,

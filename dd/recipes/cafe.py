@@ -48,7 +48,7 @@ class Config(Frozen):
     """Fields of CAFE; the defaults are those of the released code for CIFAR-10.
 
     iterations: the most updates of the images. networks: K, how many networks come; the images' rate follows their number.
-    lr_img: in normalised units, at the start. batch_real: real images per class and update; a class that has fewer gives all.
+    lr_img: in normalised units, at the start. batch_real: real images per class and update; the smallest class limits all.
     init: start from N(0, 1) noise, or from random real images. augment: `oneof` is DSA, siamese in matching and non-siamese in the
     training of the networks. strategy: its operations; null is the dataset's own (without flip for digits). early: weight of all
     layers but the last three. beta: weight of the discrimination loss. extractor: the network, and the rule by which it learns.
@@ -70,8 +70,8 @@ class Config(Frozen):
 
 
 def defaults(dataset: str, ipc: int) -> dict[str, Any]:
-    """Return nothing: the authors released one set of numbers for all."""
-    return {}
+    """Return nothing but what speech needs: the authors released one set of numbers for all."""
+    return {"augment": "none", "extractor": {"network": "convnet4_in"}} if dataset == "mini_speech_commands" else {}
 
 
 def needs(config: Config, dataset: str) -> list[Need]:
@@ -109,6 +109,7 @@ def build(config: Config, inputs: Inputs) -> Run:
     from dd.rng import stream
     from dd.sources.dynamic import source
     from dd.train.config import Training
+    from dd.train.supervised import for_data
     from dd.types import DistilledSet, Run
 
     pool, rule = inputs.pool(), config.extractor
@@ -125,10 +126,11 @@ def build(config: Config, inputs: Inputs) -> Run:
             group["lr"] = rate(config, number)
 
     strategy = config.strategy or default_strategy(bool(inputs.manifest["flip"]), "dc", "match", cutmix=False)
-    training = Training(lr=rule.lr, momentum=0.0, weight_decay=0.0, batch=rule.batch, augment=config.augment, strategy=strategy)
-    augment = make(config.augment, strategy)
+    policy = inputs.policy(config.augment)
+    augment = make(policy, strategy)
+    plain = Training(lr=rule.lr, momentum=0.0, weight_decay=0.0, batch=rule.batch, augment=config.augment, strategy=strategy)
     per_class = min(config.batch_real, pool.smallest)
-    networks = source(rule, training, inputs, config.networks, begin)
+    networks = source(rule, for_data(plain, inputs.manifest), inputs, config.networks, begin)
     return Run(
         parameterization=pixels,
         term=FeatureAlignment(inputs.classes, config.early, config.beta, networks.facts),

@@ -86,7 +86,7 @@ def build(config: Config, inputs: Inputs) -> Run:
         images = torch.randn(len(start), *inputs.shape, generator=stream(inputs.seed, "noise")).to(pool.device)
     pixels = Pixels(images, labels, config.lr_img)
     strategy = config.strategy or default_strategy(bool(inputs.manifest["flip"]), "dc", "match", cutmix=False)
-    augment = make(config.augment, strategy)
+    augment = make(inputs.policy(config.augment), strategy)
     return Run(
         parameterization=pixels,
         term=MeanMatch(inputs.classes),

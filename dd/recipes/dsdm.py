@@ -26,7 +26,7 @@ image lr, where `lr_img` is null        0.1                    0.1 * ipc/10 * (s
 At the first round (t = 1) equation 6 asks for h^(0), which the paper does not define: there is no L_h in it, in either variant.
 Equation 8 then sets h^(1) = 0, so that `paper` pulls the prototypes of the second round to zero, and for some hundred rounds to a
 vector that is too short (there is no correction of the average's start); this is what is printed. In `code`, dividing by d makes L_h
-about 10^4 times weaker than the paper's lambda_2 says. `code` is the default because the published numbers came from a program, and
+2,048 times weaker than printed (a weight of 1e-4). `code` is the default because the published numbers came from a program, and
 the released one is the only complete account of it.
 
 Differs from the paper, in both variants, as the released code does: pixels in [0, 1] with IDC's augmentation (colour, crop and

@@ -9,14 +9,14 @@ that is looked through, the more so the better it is itself:
 
 Each class takes a step of its own, with one shared momentum. Pixels are normalised and never clamped.
 
-Differs from the paper, as the released code does: a is the network's accuracy on its latest training batches *in percent*, from 0 to 100,
+Differs from the paper, as the released code does: a is the network's accuracy on its training batches since the last reset, *in percent*, from 0 to 100,
 so that `ce_weight: 0.5` is a weight of 30 for a network at 60 % (the paper has a plain lambda: `ce_scale: plain`); a network that
 was not trained since the last reset of the meters (every 100 or 500 iterations) has a weight of 0.
 
 Differs from the code: random numbers are functions of (seed, step); a class with fewer images than `batch_real` limits all classes to
 its number; the result is the last iterate, where the code keeps the best of 40 to 200 on the test split.
 
-The authors published commands for CIFAR-10 and CIFAR-100 at 1, 10 and 50 images per class. Other datasets take those of CIFAR-10, other
+Of the datasets here, the authors published commands for CIFAR-10 and CIFAR-100, at 1, 10 and 50 images per class. Other datasets take those of CIFAR-10, other
 numbers of images those of the nearest.
 """
 
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from dd.config import Frozen
+from dd.config import Frozen, added
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,11 +43,11 @@ class Config(Frozen):
     """Fields of IDM; the defaults are those of the released code for CIFAR-10 at 10 images per class.
 
     iterations: rounds over all classes. lr_img: in normalised units. batch_real: real images per class and iteration. factor: training
-    images per side of a stored one. init: each part a random real image, or N(0, 1) noise. strategy: operations of the siamese
-    augmentation; null is the dataset's own. network: of the queue. ce_weight, ce_scale: lambda, and whether it is times the accuracy
-    in percent. size, grow_every: of the queue, and iterations between two networks that join. fetch, train_steps, train_batch: how many
-    of them are trained after each iteration, for how many steps of how many images. reset_every: iterations between two resets of the
-    accuracies. steps: numbers of updates after which the set is published as well.
+    images per side of a stored one; time_only: cut along the width alone (spectrograms). init: each part a random real image, or N(0, 1)
+    noise. strategy: operations of the siamese augmentation; null is the dataset's own. network: of the queue. ce_weight, ce_scale:
+    lambda, and whether it is times the accuracy in percent. size, grow_every: of the queue, and iterations between two networks that
+    join. fetch, train_steps, train_batch: how many of them are trained after each iteration, for how many steps of how many images.
+    reset_every: iterations between two resets of the accuracies. steps: numbers of updates after which the set is published as well.
     """
 
     iterations: int = Field(default=20_000, ge=0)
@@ -55,6 +55,7 @@ class Config(Frozen):
     momentum: float = Field(default=0.5, ge=0, lt=1)
     batch_real: int = Field(default=256, ge=1)
     factor: int = Field(default=2, ge=1)
+    time_only: bool = added(False)
     init: Literal["real", "noise"] = "real"
     augment: Literal["oneof", "none"] = "oneof"
     strategy: str | None = None
@@ -73,7 +74,7 @@ class Config(Frozen):
 def defaults(dataset: str, ipc: int) -> dict[str, Any]:
     """Return the published settings of the nearest number of images per class."""
     table = CIFAR100 if dataset == "cifar100" else CIFAR10
-    speech = {"augment": "none", "network": "convnet4_in"} if dataset == "mini_speech_commands" else {}
+    speech = {"augment": "none", "time_only": True, "network": "convnet4_in"} if dataset == "mini_speech_commands" else {}
     return {**dict(zip(KEYS, table[min(table, key=lambda known: abs(known - ipc))], strict=True)), **speech}
 
 
@@ -84,7 +85,7 @@ def needs(config: Config, dataset: str) -> list[Need]:
 
 def decoded(config: Config, ipc: int) -> int:
     """Return how many training images a class has."""
-    return ipc * config.factor**2
+    return ipc * (config.factor if config.time_only else config.factor**2)
 
 
 def work(config: Config, classes: int, train: int, ipc: int) -> dict[str, float]:
@@ -112,10 +113,10 @@ def build(config: Config, inputs: Inputs) -> Run:
     channels, height, width = inputs.shape
     labels = torch.arange(inputs.classes, device=pool.device).repeat_interleave(inputs.ipc)
     if config.init == "real":
-        images = draws(pool, inputs.ipc, config.factor, stream(inputs.seed, "init"))
+        images = draws(pool, inputs.ipc, config.factor, stream(inputs.seed, "init"), time_only=config.time_only)
     else:
         images = torch.randn(len(labels), *inputs.shape, generator=stream(inputs.seed, "noise")).to(pool.device)
-    formation = MultiFormation(images, labels, config.lr_img, factor=config.factor, order="columns")
+    formation = MultiFormation(images, labels, config.lr_img, factor=config.factor, order="columns", time_only=config.time_only)
 
     def network(number: int) -> nn.Module:
         names = ("queue", config.network, number)
@@ -131,7 +132,7 @@ def build(config: Config, inputs: Inputs) -> Run:
         return config.ce_weight * scale
 
     strategy = config.strategy or default_strategy(bool(inputs.manifest["flip"]), "dc", "match", cutmix=False)
-    augment = make(config.augment, strategy)
+    augment = make(inputs.policy(config.augment), strategy)
     per_class = min(config.batch_real, pool.smallest)
     index = torch.arange(len(labels), device=pool.device)
 

@@ -24,7 +24,7 @@ class Dynamics(Frozen):
     """A network and the rule by which it learns.
 
     network: a name of `dd.networks`, built anew with random weights. lr, batch: of the plain SGD that trains it on the synthetic
-    images. probe: real training images per class whose accuracy is measured; a class that has fewer gives all. window: how many of
+    images. probe: real training images per class whose accuracy is measured; the smallest class limits all. window: how many of
     the last probes are compared. lambda1: a network is left when these differ by less; lambda2: its training pauses when they
     differ by more. updates_max: of the images with one network; inner_max: epochs of training between two of them: caps, which the
     released code lacks. accumulate: `released` adds to each probe the one before divided by the number of classes, as the released
@@ -87,9 +87,10 @@ class Dynamic:
         self._number = 0
         self._updates = 0  # with this network
         self._recent: list[float] = []  # probes after the last updates with this network
-        self._epochs = 0  # of all networks, as are the next two
+        self._epochs = 0  # of all networks, as are the next three
         self._outer_caps = 0
         self._inner_caps = 0
+        self._broken = 0
 
     def done(self) -> bool:
         """Tell whether all networks are used up."""
@@ -108,11 +109,16 @@ class Dynamic:
         settled = self._full(self._recent) and max(self._recent) - min(self._recent) < self._rule.lambda1
         if settled or self._updates >= self._rule.updates_max:
             self._outer_caps += not settled
-            self._number, self._updates, self._recent, self._net = self._number + 1, 0, [], None
-            self._begin(self._number)
+            self._next()
             return
         self._recent = self._recent[1 - self._rule.window :]
-        self._learn(net, batches)
+        if not self._learn(net, batches):
+            self._broken += 1
+            self._next()
+
+    def _next(self) -> None:
+        self._number, self._updates, self._recent, self._net = self._number + 1, 0, [], None
+        self._begin(self._number)
 
     def facts(self) -> dict[str, Tensor]:
         """Return scalars: number of the network (from 0), its last probe (0 before the first), epochs and caps hit up to now."""
@@ -124,11 +130,12 @@ class Dynamic:
             "inner_epochs": self._epochs,
             "caps_outer": self._outer_caps,
             "caps_inner": self._inner_caps,
+            "diverged": self._broken,
         }
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
-    def _learn(self, net: nn.Module, batches: Batches) -> None:
-        """Train until the probes have moved, or the cap is hit."""
+    def _learn(self, net: nn.Module, batches: Batches) -> bool:
+        """Train until the probes have moved, or the cap is hit; return False for a network whose training diverged."""
         from dd.train.supervised import fit
 
         batch = batches.synthetic()
@@ -136,7 +143,7 @@ class Dynamic:
         recent: list[float] = []
         net.requires_grad_(True)
         for epoch in range(self._rule.inner_max):
-            fit(
+            fitted = fit(
                 net,
                 lambda index: (x[index], y[index]),
                 len(x),
@@ -149,6 +156,8 @@ class Dynamic:
                 flip=False,  # the strategy of the training is given
             )
             self._epochs += 1
+            if fitted.diverged is not None:
+                return False
             recent.append(self._probe(net, epoch + 1, recent))
             if self._full(recent):
                 if max(recent) - min(recent) > self._rule.lambda2:
@@ -157,6 +166,7 @@ class Dynamic:
         else:
             self._inner_caps += 1
         net.requires_grad_(False)
+        return True
 
     def _full(self, recent: list[float]) -> bool:
         return len(recent) == self._rule.window
@@ -181,7 +191,7 @@ class Dynamic:
         import torch
         from torch.nn.utils import parameters_to_vector
 
-        counters = [self._number, self._updates, self._epochs, self._outer_caps, self._inner_caps]
+        counters = [self._number, self._updates, self._epochs, self._outer_caps, self._inner_caps, self._broken]
         state = {"progress": torch.tensor([*counters, *self._recent], dtype=torch.float64)}
         if self._net is not None and self._updates:
             state["weights"] = parameters_to_vector(self._net.parameters())
@@ -189,15 +199,19 @@ class Dynamic:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take them back; a network that has not begun to learn is made again when it is drawn."""
-        from torch.nn.utils import vector_to_parameters
+        import torch
 
         values = state["progress"].tolist()
-        self._number, self._updates, self._epochs, self._outer_caps, self._inner_caps = map(int, values[:5])
-        self._recent = values[5:]
+        self._number, self._updates, self._epochs, self._outer_caps, self._inner_caps, self._broken = map(int, values[:6])
+        self._recent = values[6:]
         self._net = None
         if self._updates:
             net = self.draw(0)
-            vector_to_parameters(state["weights"].to(next(net.parameters())), net.parameters())
+            start = 0
+            with torch.no_grad():  # into the storage of each: views of one vector would be aligned otherwise than in a run that went on
+                for parameter in net.parameters():
+                    parameter.copy_(state["weights"][start : start + parameter.numel()].view_as(parameter))
+                    start += parameter.numel()
         self._begin(self._number)
 
 

@@ -28,8 +28,8 @@ class Extractor(Frozen):
     supply: where trained dynamic extractors come from. `pool` draws one of `pool` independently trained networks at each step;
         `literal` initialises and trains a new one at every step, which is what the words of the extractors paper say and costs
         `epochs` epochs a step. Random ones (epochs 0) are always new.
-    norm: batch normalisation with the statistics of the batch (`train`, as the released DM code runs it: all classes of a step
-        in one batch), or with running statistics (`eval`). Group and layer norm do not care.
+    norm: batch normalisation with the statistics of the batch (`train`, as the released code runs it: DM forwards all classes
+        of a step in one batch, DSDM each alone), or with running statistics (`eval`). Group and layer norm do not care.
     training: how it was trained.
     """
 
@@ -61,8 +61,11 @@ def source(extractor: Extractor, inputs: Inputs) -> Source[Any]:
 
     if inputs.paths and inputs.paths[0]:
         return Checkpoints(inputs.paths[0], lambda path: _freeze(load_network(path, inputs.device), extractor), inputs.seed)
-    make = (lambda number: _freeze(_trained(extractor, inputs, number), extractor)) if extractor.epochs else (
-        lambda number: _freeze(_random(extractor, inputs, number), extractor))
+    make = (
+        (lambda number: _freeze(_trained(extractor, inputs, number), extractor))
+        if extractor.epochs
+        else (lambda number: _freeze(_random(extractor, inputs, number), extractor))
+    )
     forever = 2**62
     return Population(make, lifetime=forever if extractor.mode == "fixed" else 1)
 
@@ -79,7 +82,7 @@ def _random(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:
 
 def _trained(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:
     """Train extractor number `number` from scratch, here and now."""
-    from dd.train.supervised import fit
+    from dd.train.supervised import fit, for_data
 
     net = _random(extractor, inputs, number)
     pool = inputs.pool()
@@ -87,7 +90,7 @@ def _trained(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:
         net,
         lambda index: (pool.x(index), pool.y(index)),
         len(pool),
-        extractor.training,
+        for_data(extractor.training, inputs.manifest),
         seed=inputs.seed,
         names=("extractor", extractor.network, number),
         first_epoch=0,

@@ -20,7 +20,7 @@ from dd.data.pool import RealPool
 from dd.errors import ArtifactError, ConfigError
 from dd.progress import Progress
 from dd.train.config import PretrainConfig
-from dd.train.supervised import Fitted, fit
+from dd.train.supervised import Fitted, fit, for_data
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running training
 
@@ -116,8 +116,8 @@ class Learner:
         """Train for one epoch; a network that diverged stays as it is."""
         if self.fitted.diverged is None:
             self.fitted = fit(
-                self.net, lambda index: (pool.x(index), pool.y(index)), len(pool), self.config.training, seed=self.seed,
-                names=self.names, first_epoch=self.epoch, last_epoch=self.epoch + 1, shape=self.shape,
+                self.net, lambda index: (pool.x(index), pool.y(index)), len(pool), for_data(self.config.training, self.facts),
+                seed=self.seed, names=self.names, first_epoch=self.epoch, last_epoch=self.epoch + 1, shape=self.shape,
                 flip=bool(self.facts["flip"]), momentum=self.fitted.momentum,
             )  # fmt: skip
             if self.fitted.diverged is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,11 @@ def rate(training: Training, epoch: int) -> float:
 def resets(training: Training, epoch: int) -> bool:
     """Tell whether the optimizer is made anew at the start of this epoch, as the DC lineage's evaluator does with its rate."""
     return training.schedule == "halfway_reset" and epoch == training.epochs // 2 + 2
+
+
+def for_data(training: Training, facts: Mapping[str, Any]) -> Training:
+    """Return the training without augmentation, where the dataset's manifest says that its images must not be augmented (sounds)."""
+    return training if facts.get("augment", True) else training.model_copy(update={"augment": "none", "cutmix": 0.0})
 
 
 def strategy_of(training: Training, flip: bool, use: str) -> str:

@@ -1,5 +1,6 @@
 """The batches of a step: shared draws, caps, and what depends on what."""
 
+import pytest
 import torch
 
 from dd.augment.policies import make
@@ -13,7 +14,9 @@ CLASSES = 3
 
 def pool():
     g = torch.Generator().manual_seed(0)
-    return RealPool(torch.randint(0, 256, (30, 1, 8, 8), generator=g).byte(), torch.arange(CLASSES).repeat_interleave(10), CLASSES, [0.5], [0.25])
+    return RealPool(
+        torch.randint(0, 256, (30, 1, 8, 8), generator=g).byte(), torch.arange(CLASSES).repeat_interleave(10), CLASSES, [0.5], [0.25]
+    )
 
 
 def batches(step=0, cap=None, policy="none", ipc=2, seed=0):
@@ -60,3 +63,29 @@ def test_pixels_work_as_well():
     pixels = Pixels(torch.randn(CLASSES, 1, 8, 8), torch.arange(CLASSES), 1.0)
     synthetic, real = SiameseBatches(pool(), pixels, CLASSES, make("oneof", "color_crop"), 2, 0, 0).pair()
     assert synthetic.y.tolist() == [0, 1, 2] and len(real.y) == 6
+
+
+@pytest.mark.parametrize("policy", ["oneof", "stack"])
+def test_real_and_synthetic_images_of_a_class_meet_one_draw_and_classes_differ(policy):
+    """Every image is the same before; so it must be the same in both batches after, and not the same in all classes."""
+    one = torch.randint(0, 256, (1, 3, 16, 16), generator=torch.Generator().manual_seed(2)).byte()
+    same = RealPool(one.expand(8 * 4, -1, -1, -1), torch.arange(8).repeat_interleave(4), 8, [0.5] * 3, [0.25] * 3)
+    pixels = Pixels(same.x(torch.arange(0, 32, 4)), torch.arange(8), 1.0)
+    synthetic, real = SiameseBatches(same, pixels, 8, make(policy, "color_crop_cutout_flip_scale_rotate"), 3, 0, 5).pair()
+    for c in range(8):
+        for image in real.x[real.y == c]:
+            assert torch.equal(image, synthetic.x[c])
+    assert len({tuple(image.flatten().tolist()) for image in synthetic.x}) > 1
+
+
+def test_real_images_and_augmentation_change_with_step_call_and_seed():
+    def first(step=0, seed=0, call=0):
+        one = batches(step=step, seed=seed, policy="oneof")
+        return [one.pair() for _ in range(call + 1)][-1]
+
+    base = first()
+    assert torch.equal(base[1].x, first()[1].x) and torch.equal(base[0].x, first()[0].x)
+    for other in (first(step=1), first(seed=1), first(call=1)):
+        assert not torch.equal(base[1].x, other[1].x)
+    seen = {tuple(first(step=step)[0].x.flatten().tolist()) for step in range(6)}
+    assert len(seen) > 1, "the augmentation never changes"

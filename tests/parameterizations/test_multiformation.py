@@ -48,7 +48,9 @@ def naive(image, factor, order, fill, time_only):
 def test_decode_equals_a_loop_over_pixels(factor, order, size, time_only, raw):
     images = torch.rand(3, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     normalisation = Normalisation([0.4, 0.6], [0.2, 0.3]) if raw else None
-    made = MultiFormation(images, torch.tensor([0, 1, 1]), 0.1, factor=factor, order=order, normalisation=normalisation, time_only=time_only)
+    made = MultiFormation(
+        images, torch.tensor([0, 1, 1]), 0.1, factor=factor, order=order, normalisation=normalisation, time_only=time_only
+    )
     index = torch.tensor([2, 0])
     expected = [part for k in index.tolist() for part in naive(images[k], factor, order, 0.5 if raw else 0.0, time_only)]
     expected = torch.stack(expected)
@@ -143,3 +145,15 @@ def test_factor_one_is_the_image_itself(pool):
 def test_a_factor_below_one_is_refused():
     with pytest.raises(ValueError, match="factor must be at least 1"):
         MultiFormation(torch.zeros(1, 1, 2, 2), torch.zeros(1), 0.1, factor=0)
+
+
+def test_the_parts_of_a_mosaic_are_draws_of_their_own(pool):
+    """With ipc 2 the four corners of an image come from one draw each: not all from the same real image."""
+    means = pool.x(torch.arange(18)).unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
+    stored = draws(pool, 2, 2, stream(0, "init"))
+    for image in stored:
+        corners = [image[:, i : i + 4, j : j + 4] for i in (0, 4) for j in (0, 4)]
+        origin = [next(k for k in range(18) if torch.allclose(means[k], corner, atol=1e-5)) for corner in corners]
+        if len(set(origin)) > 1:
+            return
+    raise AssertionError("all parts of every image are of one real image")

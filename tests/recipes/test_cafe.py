@@ -227,12 +227,12 @@ def test_a_resumed_run_that_forgets_anything_ends_elsewhere(digits_dir, tmp_path
     state = tmp_path / "parts/.resume/state.safetensors"
     tensors, meta = load_tensors(state)
     assert set(tensors) == {"parameterization.images", "optimizer.0.momentum_buffer", "source.progress", "source.weights"}
-    assert tensors["source.progress"][:2].tolist() == [1, 2] and len(tensors["source.progress"]) == 7
+    assert tensors["source.progress"][:2].tolist() == [1, 2] and len(tensors["source.progress"]) == 8
     content = state.read_bytes()
     changes = {name: {**tensors, name: torch.zeros_like(value)} for name, value in tensors.items()}
-    for entry in (0, 1, 2, 3, 4, 6):
+    for entry in (0, 1, 2, 3, 4, 5, 7):
         progress = tensors["source.progress"].clone()
-        progress[entry] = 9 if entry in (3, 4) else 0
+        progress[entry] = 9 if entry in (3, 4, 5) else 0
         changes[f"entry {entry}"] = {**tensors, "source.progress": progress}
     for forgotten, kept in {**changes, "nothing": None}.items():
         state.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +255,12 @@ def test_it_beats_random_selection(method, digits_dir, tmp_path):
     from scipy.stats import ttest_ind
 
     network = "convnet3_in_w16"
-    fields = {"iterations": 60, "networks": 2000, "batch_real": 32, "extractor": {"network": network, "probe": 4, "window": 3, "inner_max": 4}}
+    fields = {
+        "iterations": 60,
+        "networks": 2000,
+        "batch_real": 32,
+        "extractor": {"network": network, "probe": 4, "window": 3, "inner_max": 4},
+    }
     protocol, means = config_of("dc_short")(epochs=60), {method: [], "random": []}
     for seed in range(5):
         made = {method: distilled(method, fields, digits_dir, seed, tmp_path / f"{method}{seed}")}
@@ -266,3 +271,34 @@ def test_it_beats_random_selection(method, digits_dir, tmp_path):
             scores = evaluate(images, network, "dc_short", protocol, digits_dir, seed, range(2))
             means[name].append(sum(score.accuracy_last for score in scores) / 2)
     assert ttest_ind(means[method], means["random"], equal_var=False, alternative="greater").pvalue < 0.01, means
+
+
+def test_every_setting_reaches_its_place(digits_dir):
+    from dd.data.load import manifest
+    from dd.distill import _pool
+    from dd.recipes import cafe_dsa
+    from dd.types import Inputs
+
+    facts = manifest(digits_dir)
+    fields = {"early": 0.3, "beta": 0.07, "momentum": 0.4, "lr_img": 0.2, "batch_real": 4,
+              "extractor": {"network": "convnet3_in_w8", "lr": 0.03, "batch": 17}}  # fmt: skip
+    config = parse(cafe_dsa.Config, fields, "cafe_dsa")
+    run = cafe_dsa.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, facts, "dc", "cpu")))
+    assert (run.term._early, run.term._beta) == (0.3, 0.07)
+    training = run.source._training
+    assert (training.lr, training.momentum, training.weight_decay, training.batch) == (0.03, 0.0, 0.0, 17)
+    assert "flip" not in training.strategy and training.augment == "oneof"
+    assert (run.optimizer.param_groups[0]["momentum"], run.optimizer.param_groups[0]["lr"]) == (0.4, 0.2)
+
+
+def test_a_wrong_strategy_is_explained(digits_dir):
+    from dd.data.load import manifest
+    from dd.distill import _pool
+    from dd.errors import ConfigError
+    from dd.recipes import cafe_dsa
+    from dd.types import Inputs
+
+    facts = manifest(digits_dir)
+    config = parse(cafe_dsa.Config, {"strategy": "color_crp"}, "cafe_dsa")
+    with pytest.raises(ConfigError, match="'crp'"):
+        cafe_dsa.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, facts, "dc", "cpu")))

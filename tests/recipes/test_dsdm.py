@@ -68,7 +68,14 @@ def test_the_pool_is_the_authors_and_a_change_of_one_field_keeps_the_rest():
 def test_the_authors_settings():
     made = dsdm.Config()
     assert (made.lambda1, made.lambda2, made.alpha, made.history_start) == (50.0, 0.2, 0.99, 2000)
-    assert (made.iterations, made.batch_real, made.batch_syn_max, made.factor, made.momentum, made.init) == (10_000, 256, 256, 2, 0.5, "mix")
+    assert (made.iterations, made.batch_real, made.batch_syn_max, made.factor, made.momentum, made.init) == (
+        10_000,
+        256,
+        256,
+        2,
+        0.5,
+        "mix",
+    )
     assert not dsdm.defaults("mnist", 10) and not dsdm.defaults("cifar10", 10) and not dsdm.defaults("fashion_mnist", 10)
     speech = parse(dsdm.Config, dsdm.defaults("mini_speech_commands", 10), "dsdm")
     (need,) = dsdm.needs(speech, "mini_speech_commands")
@@ -194,7 +201,10 @@ def test_every_shape_takes_a_step(name, network, shape, classes):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"factor": 1}, r"dsdm: factor 1 at ipc 1: 1 image a class has no covariance; set factor \(or ipc\) to 2 or more, or covariance to false"),
+        (
+            {"factor": 1},
+            r"dsdm: factor 1 at ipc 1: 1 image a class has no covariance; set factor \(or ipc\) to 2 or more, or covariance to false",
+        ),
         ({"batch_syn_max": 1}, r"dsdm: batch_syn_max: 1 image .* set batch_syn_max to 2 or more, or covariance to false"),
         ({"batch_real": 1}, r"dsdm: batch_real: 1 image .* set batch_real to 2 or more"),
     ],

@@ -61,6 +61,25 @@ def test_whole_classes_of_different_size_give_as_many_as_the_smallest(digits_dir
     assert torch.bincount(real.y).tolist() == [manifest(digits_dir)["smallest_class"]] * 10
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("init", ["real", "noise"])
+def test_it_hands_over_what_networks_saw_in_units_of_black_to_white(factor, init, digits_dir):
+    run = run_of(digits_dir, factor=factor, init=init)
+    net, batches = run.source.draw(0), run.batches(0)
+    run.term(batches, net).backward()
+    run.optimizer.step()
+    found, seen = run.finish(), run.batches(1).synthetic()
+    mean, std = (torch.tensor(manifest(digits_dir)["lineages"]["dc"][key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    torch.testing.assert_close(found.images, seen.x.detach() * std + mean, rtol=1e-5, atol=1e-5)
+    assert found.labels.tolist() == seen.y.tolist() == [c for c in range(10) for _ in range(2 * factor**2)]
+    if factor == 1:
+        assert found.stored is None
+    else:
+        torch.testing.assert_close(found.stored, run.parameterization.images.detach() * std + mean, rtol=1e-5, atol=1e-5)
+    if init == "noise":
+        assert found.images.min() < 0 and found.images.max() > 1, "pixels are not clamped"
+
+
 def made(method, fields, digits_dir, seed, out):
     recipe = hashed(parse(idm.Config, fields, method)) if method == "idm" else {}
     distill(DistillConfig(dataset=Dataset(name="digits"), method=method, ipc=1, recipe=recipe), digits_dir, [], seed, out)
@@ -71,9 +90,9 @@ def test_it_beats_random_selection_and_its_own_start(digits_dir, tmp_path):
     """At one stored image per class, over five sets: Welch against selection, p < 0.01; paired against no update, p < 0.05."""
     from scipy.stats import ttest_ind, ttest_rel
 
-    protocol, means = config_of("dc_short")(epochs=60), {"idm": [], "start": [], "random": []}
+    protocol, means = config_of("dc_short")(epochs=40), {"idm": [], "start": [], "random": []}
     for seed in range(5):
-        fields = {**SMALL, "iterations": 80}
+        fields = {**SMALL, "iterations": 50}
         sets = {
             "idm": made("idm", fields, digits_dir, seed, tmp_path / f"i{seed}"),
             "start": made("idm", {**fields, "iterations": 0}, digits_dir, seed, tmp_path / f"s{seed}"),

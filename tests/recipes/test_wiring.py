@@ -100,7 +100,9 @@ def set_of(tiny, tmp_path_factory):
                 file = folder / f"{need.network}.safetensors"
                 pretrain(PretrainConfig(dataset=Dataset(name=config["dataset"]), network=need.network), dataset, 0, [0], [file])
                 paths.append([file])
-            about = DistillConfig(dataset=Dataset(name=config["dataset"]), method=config["method"], ipc=min(config["ipc"], 2), recipe=fields)
+            about = DistillConfig(
+                dataset=Dataset(name=config["dataset"]), method=config["method"], ipc=min(config["ipc"], 2), recipe=fields
+            )
             distill(about, dataset, paths, 0, folder)
             each = getattr(recipe, "decoded", lambda config, ipc: ipc)(parsed, about.ipc)
             made[key] = folder, 2 * each or 8

@@ -131,7 +131,10 @@ def follow(pool, rule, name, count):
     ("fields", "kinds"),
     [
         ({"lr": 0.2, "batch": 4, "window": 3, "lambda1": 0.12, "lambda2": 0.11, "updates_max": 9, "inner_max": 7}, {"left", "learnt"}),
-        ({"lr": 0.05, "batch": 9, "window": 4, "lambda1": 0.0, "lambda2": 0.9, "updates_max": 5, "inner_max": 5}, {"outer cap", "inner cap"}),
+        (
+            {"lr": 0.05, "batch": 9, "window": 4, "lambda1": 0.0, "lambda2": 0.9, "updates_max": 5, "inner_max": 5},
+            {"outer cap", "inner cap"},
+        ),
     ],
 )
 def test_a_whole_run_equals_a_literal_simulation(fields, kinds, name, accumulate, pool):
@@ -163,7 +166,7 @@ def run(made, pool):
 def test_without_the_sum_a_network_that_stands_still_is_left_after_a_window_and_never_learns(pool):
     updates, facts = run(still(pool, "reset", inner_max=12), pool)
     assert updates == [10, 10]
-    assert facts == {"network": 2, "probe": 0, "inner_epochs": 2 * 9 * 12, "caps_outer": 0, "caps_inner": 2 * 9}
+    assert facts == {"network": 2, "probe": 0, "inner_epochs": 2 * 9 * 12, "caps_outer": 0, "caps_inner": 2 * 9, "diverged": 0}
 
 
 def test_the_released_sum_moves_by_itself(pool):
@@ -186,8 +189,14 @@ def test_the_released_sum_moves_by_itself(pool):
 
 
 def test_a_cap_on_updates_counts_only_where_the_rule_did_not_end_it_as_well(pool):
-    assert run(still(pool, "reset", updates_max=10, inner_max=1), pool) == ([10, 10], {"network": 2, "probe": 0, "inner_epochs": 18, "caps_outer": 0, "caps_inner": 18})
-    assert run(still(pool, "reset", updates_max=9, inner_max=1), pool) == ([9, 9], {"network": 2, "probe": 0, "inner_epochs": 16, "caps_outer": 2, "caps_inner": 16})
+    assert run(still(pool, "reset", updates_max=10, inner_max=1), pool) == (
+        [10, 10],
+        {"network": 2, "probe": 0, "inner_epochs": 18, "caps_outer": 0, "caps_inner": 18, "diverged": 0},
+    )
+    assert run(still(pool, "reset", updates_max=9, inner_max=1), pool) == (
+        [9, 9],
+        {"network": 2, "probe": 0, "inner_epochs": 16, "caps_outer": 2, "caps_inner": 16, "diverged": 0},
+    )
 
 
 RULE = {"lr": 0.2, "batch": 9, "probe": 10, "window": 3, "lambda1": 0.12, "lambda2": 0.11, "updates_max": 5, "inner_max": 4}
@@ -230,15 +239,15 @@ def test_every_part_of_the_state_matters(pool):
     rule = Dynamics(**RULE)
     whole = trace(source(pool, rule), pool, 0, 100)
     first = source(pool, rule)
-    stop = next(step for step in range(2, len(whole)) if whole[step][-5] == 1 and whole[step][-4] > 0)  # in the second network
+    stop = next(step for step in range(2, len(whole)) if whole[step][-6] == 1 and whole[step][-5] > 0)  # in the second network
     trace(first, pool, 0, stop)
     state = first.state_dict()
     assert set(state) == {"progress", "weights"}
-    assert (state["progress"][:3] > 0).all() and len(state["progress"]) > 5
+    assert (state["progress"][:3] > 0).all() and len(state["progress"]) > 6
     changes = [{**state, "weights": torch.zeros_like(state["weights"])}]
     for entry in range(len(state["progress"])):
         changed = state["progress"].clone()
-        changed[entry] = 7 if entry in (3, 4) else 0  # no cap may have been hit
+        changed[entry] = 7 if entry in (3, 4, 5) else 0  # no cap may have been hit
         changes.append({**state, "progress": changed})
     for changed in changes:
         again = source(pool, rule)
@@ -264,3 +273,9 @@ def test_the_synthetic_images_get_no_gradient_and_a_small_class_gives_all(pool):
     made.advance(made.draw(0), batches)
     assert batches.synthetic().x.grad is None
     assert made.facts()["inner_epochs"] == 3
+
+
+def test_a_network_whose_training_diverges_is_left_and_counted(pool):
+    made = source(pool, Dynamics(**{**RULE, "lr": 1e30}), count=2)
+    trace(made, pool, 0, 100)
+    assert made.done() and made.facts()["diverged"] == 2
