@@ -9,15 +9,15 @@ that is looked through, the more so the better it is itself:
 
 Each class takes a step of its own, with one shared momentum. Pixels are normalised and never clamped.
 
-Differs from the paper, as the released code does: a is the network's accuracy on its training batches since the last reset, *in percent*, from 0 to 100,
-so that `ce_weight: 0.5` is a weight of 30 for a network at 60 % (the paper has a plain lambda: `ce_scale: plain`); a network that
-was not trained since the last reset of the meters (every 100 or 500 iterations) has a weight of 0.
+Differs from the paper, as the released code does: a is the network's accuracy on its training batches since the last reset, *in
+percent*, from 0 to 100, so that `ce_weight: 0.5` is a weight of 30 for a network at 60 % (the paper has a plain lambda:
+`ce_scale: plain`); a network that was not trained since the last reset of the meters (every 100 or 500 iterations) has a weight of 0.
 
 Differs from the code: random numbers are functions of (seed, step); a class with fewer images than `batch_real` limits all classes to
 its number; the result is the last iterate, where the code keeps the best of 40 to 200 on the test split.
 
-Of the datasets here, the authors published commands for CIFAR-10 and CIFAR-100, at 1, 10 and 50 images per class. Other datasets take those of CIFAR-10, other
-numbers of images those of the nearest.
+Of the datasets here, the authors published commands for CIFAR-10 and CIFAR-100, at 1, 10 and 50 images per class. Other datasets take
+those of CIFAR-10, other numbers of images those of the nearest.
 """
 
 from __future__ import annotations
