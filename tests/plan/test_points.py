@@ -5,7 +5,7 @@ import pytest
 from dd.config import parse
 from dd.errors import ConfigError
 from dd.plan.papers import Paper, Scale
-from dd.plan.points import expand
+from dd.plan.points import check_rules, expand
 
 STEPS = "recipe.steps"
 
@@ -59,3 +59,34 @@ def test_a_cap_reaches_into_lists():
     assert start.config["recipe"]["steps"] == [0, 10, 15]
     assert (start.config["step"], ten.config["step"]) == (0, 10)
     assert "step" not in end.config  # 30 became 15, which is the end
+
+
+def test_rules_of_a_paper_that_match_nothing_are_errors():
+    """A misspelt value in an override would give another experiment in silence."""
+    for kind in ("overrides", "implied"):
+        for when, message in (
+            ({"method": "dmm"}, rf"p.yaml: {kind}: when {{'method': 'dmm'}} matches no point of any artifact"),
+            ({"methd": "dm"}, rf"p.yaml: {kind}: when: unknown coordinate 'methd'; did you mean 'method'"),
+        ):
+            paper = paper_of(**{kind: ({"when": when, "set": {"recipe.lr_img": 0.1}},)})
+            with pytest.raises(ConfigError, match=message):
+                check_rules(paper, "p.yaml")
+    check_rules(paper_of(overrides=({"when": {"method": "dm"}, "set": {"recipe.lr_img": 0.1}},)), "p.yaml")
+
+
+def test_words_of_the_printed_files_must_be_of_some_point():
+    check_rules(paper_of(printed={"eval_protocol": {"dc": "baseline"}}), "p.yaml")
+    with pytest.raises(ConfigError, match=r"p.yaml: printed.eval_protocol: no point has the value 'idc'"):
+        check_rules(paper_of(printed={"eval_protocol": {"idc": "baseline"}}), "p.yaml")
+
+
+def paper_of(**more):
+    matrix = {"dataset": ("digits",), "ipc": (1,), "method": ("dm",), "eval_network": ("mlp",), "eval_protocol": ("dc",)}
+    return parse(Paper, {"paper": "p", "title": "t", "artifacts": {"a": {"title": "t", "kind": "table", "matrix": matrix}}} | more, "p")
+
+
+def test_a_shorter_protocol_keeps_what_the_images_demand():
+    quiet = {"when": {}, "set": {"protocol.augment": "none", "protocol.cutmix": 0.0, "protocol.epochs": 700}}
+    (point,) = points({"method": ("dm",), "eval_protocol": ("idc",)}, {"map": {"protocol": {"idc": "idc_short"}}}, overrides=(quiet,))
+    protocol = point.config["protocol"]
+    assert (protocol["name"], protocol["augment"], protocol["cutmix"], protocol["epochs"]) == ("idc_short", "none", 0.0, 200)
