@@ -45,9 +45,10 @@ def _looks(artifact: Mapping[str, Any], where: str) -> Iterator[str]:
         for name in [value] if isinstance(value, str) else value or ():
             if name not in known:
                 yield f"{where}: {key}: no point has a coordinate {name!r}{nearest(name, known)}"
+    every = set.intersection(*({*cell["at"]} for cell in artifact["cells"]))
     for _, name, _, _ in string.Formatter().parse(str(artifact.get("label") or "")):
-        if name is not None and name not in known:
-            yield f"{where}: label: no point has a coordinate {name!r}{nearest(name, known)}"
+        if name is not None and name not in every:
+            yield f"{where}: label: not every point has a coordinate {name!r}{nearest(name, every)}"
 
 
 def _claims(job: Mapping[str, Any]) -> Iterator[str]:

@@ -27,7 +27,7 @@ def test_the_papers_of_the_project_have_none(job):
         ("fig7", {"kind": "tnse"}, "dsdm.yaml: artifacts.fig7: kind: value 'tnse'; did you mean 'tsne'"),
         ("fig4", {"x": "stpe"}, "artifacts.fig4: x: no point has a coordinate 'stpe'; did you mean 'step'"),
         ("table4", {"columns": ["ipcc"]}, "artifacts.table4: columns: no point has a coordinate 'ipcc'"),
-        ("fig8", {"label": "{methd}"}, "artifacts.fig8: label: no point has a coordinate 'methd'"),
+        ("fig8", {"label": "{methd}"}, "artifacts.fig8: label: not every point has a coordinate 'methd'"),
         ("table1", {"reported": ["table1_etx"]}, "table1_etx"),
     ],
 )
