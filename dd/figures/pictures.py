@@ -124,7 +124,7 @@ def _labels(drawn: Drawn, points: Sequence[Point]) -> list[str]:
         return found
     used = {name for name in names if f"{{{name}}}" in str(drawn.get("label"))} | {"eval_network"}  # no set depends on who judges it
     more = [name for name in names if name not in used and len({text(point.at.get(name)) for point in points}) > 1]
-    extra = [[f"{word(name)} {text(point.at.get(name))}" for name in more] for point in points]
+    extra = [[f"{word(name)} {text(point.at.get(name))}" for name in more if text(point.at.get(name))] for point in points]
     return [", ".join([one, *parts]) for one, parts in zip(found, extra, strict=True)]
 
 
