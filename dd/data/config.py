@@ -54,9 +54,33 @@ class FromWav(Frozen):
     path: str
 
 
-SourceConfig = Annotated[FromDownload | FromDigits | FromParquet | FromFolder | FromIdx | FromWav, Field(discriminator="kind")]
+class FromNpz(Frozen):
+    """A folder with the official .npz files: pathmnist.npz, or train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz."""
+
+    kind: Literal["npz"]
+    path: str
+
+
+class FromImagenet(Frozen):
+    """A folder with ImageNet's train/WNID/* and val/WNID/*."""
+
+    kind: Literal["imagenet"]
+    path: str
+
+
+SourceConfig = Annotated[
+    FromDownload | FromDigits | FromParquet | FromFolder | FromIdx | FromWav | FromNpz | FromImagenet, Field(discriminator="kind")
+]
 IMAGES = ("parquet", "folder", "idx")
-KINDS = ("download", "digits", *IMAGES, "wav")
+KINDS = ("download", "digits", *IMAGES, "wav", "npz", "imagenet")
+# What a registered dataset may come from, by layout, where it is not a download or anybody's images.
+_KINDS = {
+    "digits": ("digits", *IMAGES),
+    "speech": ("download", "wav"),
+    "pathmnist": ("download", "npz", *IMAGES),
+    "imagenet32": ("npz",),
+    "imagenet": ("imagenet",),
+}
 
 
 class DatasetConfig(Frozen):
@@ -75,7 +99,10 @@ class DatasetConfig(Frozen):
 
 
 def default(name: str) -> DatasetConfig:
-    """Return where a registered dataset comes from if nobody says otherwise."""
+    """Return where a registered dataset comes from if nobody says otherwise.
+
+    Of one without downloads `prepare` says how to get it: papers that use it can be planned without it.
+    """
     return DatasetConfig(source=FromDigits() if name == "digits" else FromDownload())
 
 
@@ -102,17 +129,18 @@ def _load(name: str, data: Any, where: str) -> DatasetConfig:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: value {data!r}: must be keys and values, such as {{source: {{kind: ..., path: ...}}}}")
     source = data.get("source")
-    if name in DATASETS and source is None:
+    if name in DATASETS and source is None and default(name).source.kind in kinds(name):
         data = {**data, "source": default(name).source.model_dump()}
     elif not isinstance(source, Mapping):
         wrong = "is missing" if source is None else f"value {source!r}"
-        raise ConfigError(f"{where}: source: {wrong}: write {{kind: ..., path: ...}}")
+        kind = kinds(name)[0] if name in DATASETS and len(kinds(name)) == 1 else "..."
+        raise ConfigError(f"{where}: source: {wrong}: write {{kind: {kind}, path: ...}}")
     elif source.get("kind") not in KINDS:
         raise ConfigError(f"{where}: source.kind: value {source.get('kind')!r}{nearest(source.get('kind'), KINDS)}")
     config = parse(DatasetConfig, data, where)
     kind = config.source.kind
     if name not in DATASETS:
-        if kind in ("download", "digits"):
+        if kind not in (*IMAGES, "wav"):
             raise ConfigError(
                 f"{where}: source.kind: value {kind!r}: {name!r} is not a registered dataset{nearest(name, DATASETS)}; others "
                 "need kind parquet, folder, idx or wav"
@@ -123,14 +151,14 @@ def _load(name: str, data: Any, where: str) -> DatasetConfig:
     given = [key for key in ("mean", "std", "flip") if getattr(config, key) is not None]
     if given:
         raise ConfigError(f"{where}: {given[0]}: is fixed for a registered dataset; leave it out, or use another name")
-    if kind not in _kinds(name):
-        raise ConfigError(f"{where}: source.kind: value {kind!r}: is not for {name}; allowed: {', '.join(_kinds(name))}")
+    if kind not in kinds(name):
+        raise ConfigError(f"{where}: source.kind: value {kind!r}: is not for {name}; allowed: {', '.join(kinds(name))}")
     return config
 
 
-def _kinds(name: str) -> list[str]:
-    known = DATASETS[name]
-    return ["download" if known.downloads else "digits", *(("wav",) if known.layout == "speech" else IMAGES)]
+def kinds(name: str) -> tuple[str, ...]:
+    """Return the kinds of source that a registered dataset may have."""
+    return _KINDS.get(DATASETS[name].layout, ("download", *IMAGES))
 
 
 def check_paths(configs: Mapping[str, DatasetConfig], where: str) -> None:

@@ -41,7 +41,7 @@ def download(name: str, out_dir: Path) -> list[Path]:
     """
     files = spec(name).downloads
     if not files:
-        raise ConfigError(f"dataset {name}: has no files to download (it comes with scikit-learn)")
+        raise ConfigError(f"dataset {name}: has no files to download ({spec(name).obtain})")
     for item in files:  # some addresses are plain http: only the checksum says that the bytes are the right ones
         if item.checksum is None and not item.file.endswith(".zip"):
             raise ConfigError(

@@ -197,7 +197,8 @@ def _class_folders(base: Path) -> list[str]:
     return found
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Return whether a file is called like an image, and is not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -205,7 +206,7 @@ def _folder_split(base: Path, classes: list[str]) -> RawSplit:
     files: list[Path] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
-        mine = sorted(filter(_is_image, (base / name).iterdir()))
+        mine = sorted(filter(is_image, (base / name).iterdir()))
         if not mine:
             raise DataError(f"{base / name}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         files += mine

@@ -29,8 +29,10 @@ class DatasetSpec:
     lineages: mean and std in raw units ([0, 1] for images), by lineage of papers ("dc", "idc"); empty: computed from train.
     flip: whether a mirrored image is still of its class. smallest_class: images in the smallest class of train.
     layout: which reader understands the official files (idx: `readers.idx`; cifar, svhn: `dd.data.official`; speech: `dd.data.clips`;
-    digits: no files).
+    pathmnist, imagenet32: `dd.data.npz`; imagenet: `dd.data.imagenet`; digits: no files).
     fingerprint: of the prepared set, where somebody has prepared the official files.
+    obtain: how a person gets the files, where there are no downloads. counted: whether somebody counted train; if not, `train` is the
+    most that it can have, and `smallest_class` the least that a class can have. wnids: a subset of ImageNet, the folder of each class.
     """
 
     name: str
@@ -43,8 +45,11 @@ class DatasetSpec:
     flip: bool = True
     lineages: dict[str, Stats] = field(default_factory=dict)
     downloads: tuple[Download, ...] = ()
-    layout: Literal["digits", "idx", "cifar", "svhn", "speech"] = "idx"
+    layout: Literal["digits", "idx", "cifar", "svhn", "speech", "pathmnist", "imagenet32", "imagenet"] = "idx"
     fingerprint: str | None = None
+    obtain: str = ""
+    counted: bool = True
+    wnids: tuple[str, ...] = ()
 
 
 def _both(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Stats]:
@@ -54,6 +59,25 @@ def _both(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Stats]:
 def _mnist(mirrors: tuple[str, ...], sums: tuple[str, str, str, str]) -> tuple[Download, ...]:
     files = [f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     return tuple(Download(f, tuple(f"{mirror}{f}" for mirror in mirrors), f"md5:{s}") for f, s in zip(files, sums, strict=True))
+
+
+def _subset(name: str, wnids: dict[str, str], train: int, smallest_class: int, *, counted: bool) -> DatasetSpec:
+    """Return a subset of ImageNet at 224x224 (see `dd.data.imagenet`); a label is the position in `wnids`. val has 50 images a class."""
+    return DatasetSpec(
+        name,
+        tuple(wnids),
+        3,
+        (224, 224),
+        train=train,
+        test=50 * len(wnids),
+        smallest_class=smallest_class,
+        counted=counted,
+        layout="imagenet",
+        lineages=_both((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        wnids=tuple(wnids.values()),
+        obtain="ImageNet (ILSVRC2012) needs a login at https://image-net.org: get the images of train and val, with a folder for each "
+        "class in both",
+    )
 
 
 # The usual std of CIFAR-10 is the mean of per-image stds, not the std of the pixels (0.247, 0.243, 0.262); the papers use it.
@@ -71,6 +95,44 @@ _CIFAR100_CLASSES = (
     "willow_tree wolf woman worm "
 )
 
+# MTT's subsets of ImageNet, in MTT's order of the classes. In the sorted list of all 1,000 wnids their positions, from 0, are:
+_IMAGENETTE = {  # 0 217 482 491 497 566 569 571 574 701
+    "tench": "n01440764",
+    "English springer": "n02102040",
+    "cassette player": "n02979186",
+    "chain saw": "n03000684",
+    "church": "n03028079",
+    "French horn": "n03394916",
+    "garbage truck": "n03417042",
+    "gas pump": "n03425413",
+    "golf ball": "n03445777",
+    "parachute": "n03888257",
+}
+_IMAGEFRUIT = {  # 953 954 949 950 951 957 952 945 943 948
+    "pineapple": "n07753275",
+    "banana": "n07753592",
+    "strawberry": "n07745940",
+    "orange": "n07747607",
+    "lemon": "n07749582",
+    "pomegranate": "n07768694",
+    "fig": "n07753113",
+    "bell pepper": "n07720875",
+    "cucumber": "n07718472",
+    "Granny Smith": "n07742313",
+}
+
+_PATHMNIST_CLASSES = (
+    "adipose",
+    "background",
+    "debris",
+    "lymphocytes",
+    "mucus",
+    "smooth muscle",
+    "normal colon mucosa",
+    "cancer-associated stroma",
+    "colorectal adenocarcinoma epithelium",
+)
+
 DATASETS: dict[str, DatasetSpec] = {
     spec.name: spec
     for spec in (
@@ -84,6 +146,7 @@ DATASETS: dict[str, DatasetSpec] = {
             smallest_class=139,
             flip=False,
             layout="digits",
+            obtain="it comes with scikit-learn",
             fingerprint="882d5dd7be6bdee57bec4867c0dcea1a92495d0d26e511a8b339c7f3649154e4",
         ),
         DatasetSpec(
@@ -195,6 +258,42 @@ DATASETS: dict[str, DatasetSpec] = {
                 ),
             ),
         ),
+        # The archive has 28x28 images; they are stored enlarged to 32x32 (`dd.data.npz`), as the ConvNets for 3 channels need them.
+        # Its val split is not used: train and test are the papers'.
+        DatasetSpec(
+            "pathmnist",
+            _PATHMNIST_CLASSES,
+            3,
+            (32, 32),
+            train=89_996,
+            test=7180,
+            smallest_class=7886,
+            layout="pathmnist",
+            lineages=_both((0.7406, 0.5330, 0.7059), (0.1237, 0.1767, 0.1244)),
+            downloads=(
+                Download(
+                    "pathmnist.npz",
+                    ("https://zenodo.org/records/10519652/files/pathmnist.npz",),
+                    "md5:a8b06965200029087d5bd730944a56c1",
+                ),
+            ),
+        ),
+        # The classes have numbers for names: their order is that of the archive's own list (map_clsloc.txt), not of the sorted wnids.
+        # No paper here states its mean and std.
+        DatasetSpec(
+            "imagenet32",
+            tuple(str(label) for label in range(1000)),
+            3,
+            (32, 32),
+            train=1_281_167,
+            test=50_000,
+            smallest_class=732,
+            layout="imagenet32",
+            obtain="the downsampled ImageNet needs a login at https://image-net.org: get the npz files of 32x32, "
+            "Imagenet32_train_npz.zip and Imagenet32_val_npz.zip, and unpack both into one folder",
+        ),
+        _subset("imagenette", _IMAGENETTE, train=12_894, smallest_class=1194, counted=True),
+        _subset("imagefruit", _IMAGEFRUIT, train=13_000, smallest_class=732, counted=False),  # a class has 732 to 1,300 images
         DatasetSpec(
             "mini_speech_commands",
             ("yes", "no", "go", "stop", "left", "right", "up", "down"),

@@ -32,6 +32,8 @@ def test_registered(name):
     assert 1 <= known.smallest_class <= known.train // len(known.classes)
     for mean, std in known.lineages.values():
         assert len(mean) == len(std) == known.channels and all(0 < value < 1 for value in (*mean, *std))
+    assert known.obtain if not known.downloads else not known.obtain
+    assert len(set(known.wnids)) == (len(known.classes) if known.layout == "imagenet" else 0)
     assert set(known.lineages) in ({"dc", "idc"}, set())
     assert raw_files(name) == [item.file for item in known.downloads] and len(set(raw_files(name))) == len(raw_files(name))
     for item in known.downloads:
@@ -60,6 +62,25 @@ def test_the_papers_normalisation():
     assert spec("digits").lineages == {}
 
 
+def test_pathmnist_and_imagenet_are_registered_as_the_papers_have_them():
+    known = spec("pathmnist")
+    assert (known.size, known.train, known.test, known.smallest_class, len(known.classes)) == ((32, 32), 89_996, 7180, 7886, 9)
+    assert known.train == sum((9366, 9509, 10360, 10401, 8006, 12182, 7886, 9401, 12885))
+    assert known.lineages["dc"] == ((0.7406, 0.5330, 0.7059), (0.1237, 0.1767, 0.1244))
+    known = spec("imagenet32")
+    assert (known.size, known.train, known.test, known.smallest_class, len(known.classes)) == ((32, 32), 1_281_167, 50_000, 732, 1000)
+    for name, first, last in (("imagenette", "tench", "parachute"), ("imagefruit", "pineapple", "Granny Smith")):
+        known = spec(name)
+        assert (known.size, known.test, len(known.classes), known.classes[0], known.classes[-1]) == ((224, 224), 500, 10, first, last)
+        assert known.lineages["dc"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        assert all(re.fullmatch(r"n\d{8}", wnid) for wnid in known.wnids)
+    assert list(spec("imagenette").wnids) == sorted(spec("imagenette").wnids)  # as the positions in MTT's list are
+    positions = [953, 954, 949, 950, 951, 957, 952, 945, 943, 948]
+    order = sorted(range(10), key=positions.__getitem__)
+    assert [spec("imagefruit").wnids[n] for n in order] == sorted(spec("imagefruit").wnids)
+    assert [spec(name).counted for name in ("imagenette", "imagefruit", "imagenet32")] == [True, False, True]
+
+
 def test_an_unknown_dataset():
     with pytest.raises(ConfigError, match=r"'cifar-10'; did you mean 'cifar10'. allowed: cifar10, cifar100, digits"):
         spec("cifar-10")
@@ -86,7 +107,7 @@ def test_a_section():
     ("section", "words"),
     [
         ({"mine": {"source": {"kind": "foldr", "path": "x"}}}, ["mine: source.kind: value 'foldr'; did you mean 'folder'"]),
-        ({"mine": {"source": {"path": "x"}}}, ["mine: source.kind: value None", "allowed: digits, download, folder, idx, parquet, wav"]),
+        ({"mine": {"source": {"path": "x"}}}, ["mine: source.kind: value None", "allowed: digits, download, folder, idx, imagenet, npz, parquet, wav"]),
         ({"mine": {"source": {"kind": "folder"}}}, ["mine: source.folder.path: is missing"]),
         ({"mine": {"source": {**FOLDER, "paht": 1}}}, ["mine: source.folder.paht: unknown key"]),
         ({"mine": {"source": {"kind": "folder", "path": 3}}}, ["mine: source.folder.path: value 3"]),
@@ -99,6 +120,14 @@ def test_a_section():
         ({"cifar10": {"source": {"kind": "wav", "path": "x"}}}, ["cifar10: source.kind: value 'wav'", "allowed: download, parquet, folder"]),
         ({"mini_speech_commands": {"source": FOLDER}}, ["source.kind: value 'folder': is not for mini_sp", "allowed: download, wav"]),
         ({"mini_speech_command": {"source": {"kind": "download"}}}, ["did you mean 'mini_speech_commands'", "folder, idx or wav"]),
+        ({"mine": {"source": {"kind": "npz", "path": "x"}}}, ["mine: source.kind: value 'npz': 'mine' is not a registered dataset"]),
+        ({"mine": {"source": {"kind": "imagenet", "path": "x"}}}, ["value 'imagenet': 'mine' is not a registered", "need kind parquet"]),
+        ({"imagenet32": {"source": FOLDER}}, ["imagenet32: source.kind: value 'folder': is not for imagenet32; allowed: npz"]),
+        ({"imagenet32": {"source": {"kind": "npz"}}}, ["imagenet32: source.npz.path: is missing"]),
+        ({"imagenette": {"source": {"kind": "download"}}}, ["value 'download': is not for imagenette; allowed: imagenet"]),
+        ({"imagenette": {"fingerprint": "a" * 64}}, ["imagenette: source: is missing: write {kind: imagenet, path: ...}"]),
+        ({"pathmnist": {"source": {"kind": "imagenet", "path": "x"}}}, ["allowed: download, npz, parquet, folder, idx"]),
+        ({"mnist": {"source": {"kind": "npz", "path": "x"}}}, ["value 'npz': is not for mnist; allowed: download, parquet, folder, idx"]),
         ({"mine": {}}, ["mine: source: is missing", "kind"]),
         ({"mine": {"source": "x"}}, ["mine: source: value 'x'", "kind"]),
         ({"mine": "x"}, ["mine: value 'x': must be keys and values"]),

@@ -162,6 +162,8 @@ def test_no_server_at_all(monkeypatch, tmp_path):
 def test_nothing_to_download(tmp_path):
     with pytest.raises(ConfigError, match="digits: has no files to download"):
         download("digits", tmp_path)
+    with pytest.raises(ConfigError, match=r"imagenet32: has no files to download \(the downsampled ImageNet needs a login at https://"):
+        download("imagenet32", tmp_path)
     with pytest.raises(ConfigError, match="'cifar1O'; did you mean 'cifar1"):
         download("cifar1O", tmp_path)
 
