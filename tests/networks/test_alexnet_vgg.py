@@ -1,0 +1,154 @@
+"""AlexNet, VGG-11 and deep ConvNets by count and by shape, and the first two against functional versions written from the specification."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dd import networks
+from dd.errors import ConfigError
+from dd.rng import stream
+
+State = dict[str, Tensor]
+PLAN = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
+
+
+def count(name: str, channels: int, side: int, classes: int) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in networks.build(name, channels, (side, side), classes).parameters())
+
+
+def conv(inputs: int, outputs: int, kernel: int) -> int:
+    return inputs * outputs * kernel**2 + outputs
+
+
+def alexnet_parameters(channels: int, classes: int) -> int:
+    layers = conv(channels, 128, 5) + conv(128, 192, 5) + conv(192, 256, 3) + conv(256, 192, 3) + conv(192, 192, 3)
+    return layers + 192 * 4 * 4 * classes + classes
+
+
+def vgg_parameters(channels: int, classes: int) -> int:
+    total, inputs = 0, channels
+    for item in PLAN:
+        if item != "M":
+            total += conv(inputs, item, 3) + 2 * item
+            inputs = item
+    return total + 512 * classes + classes
+
+
+def test_parameter_counts() -> None:
+    assert count("alexnet", 3, 32, 10) == alexnet_parameters(3, 10) == 1_872_202
+    assert count("alexnet", 1, 28, 10) == alexnet_parameters(1, 10)
+    assert count("alexnet", 3, 32, 100) == alexnet_parameters(3, 100)
+    assert vgg_parameters(3, 10) == 9_231_114
+    assert count("vgg11_in", 3, 32, 10) == count("vgg11_bn", 3, 32, 10) == 9_231_114
+    assert count("vgg11_in_small", 3, 16, 10) == 9_231_114  # a pooling has no parameters
+    assert count("vgg11_in", 1, 28, 10) == vgg_parameters(1, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "parameters", "embed"),
+    [
+        ("convnet4_in", 32, conv(3, 128, 3) + 3 * conv(128, 128, 3) + 4 * 256 + 128 * 2 * 2 * 10 + 10, 512),
+        ("convnet6_in", 224, 754_570, 1152),
+    ],
+)
+def test_deep_convnets(name: str, side: int, parameters: int, embed: int) -> None:
+    assert count(name, 3, side, 10) == parameters
+    with torch.device("meta"):
+        assert networks.build(name, 3, (side, side), 10).embed(torch.zeros(2, 3, side, side)).shape == (2, embed)
+
+
+def shapes(name: str, channels: int, side: int) -> list[tuple[int, ...]]:
+    with torch.device("meta"):
+        net = networks.build(name, channels, (side, side), 10)
+        return [tuple(stage.shape[1:]) for stage in net.stages(torch.zeros(2, channels, side, side))]
+
+
+@pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 28)])
+def test_stages(channels: int, side: int) -> None:
+    assert shapes("alexnet", channels, side) == [(128, 16, 16), (192, 8, 8), (256, 8, 8), (192, 8, 8), (192, 4, 4)]
+    assert shapes("alexnet_w5", channels, side) == [(5, 16, 16), (7, 8, 8), (10, 8, 8), (7, 8, 8), (7, 4, 4)]
+    expected = [(64, 16, 16), (128, 8, 8), (256, 8, 8), (256, 4, 4), (512, 4, 4), (512, 2, 2), (512, 2, 2), (512, 1, 1)]
+    assert shapes("vgg11_in", channels, side) == expected
+    assert shapes("vgg11_in_w8", channels, side) == [(width // 8, *sides) for width, *sides in expected]
+
+
+def test_vgg_can_be_split_where_elf_does() -> None:
+    assert shapes("vgg11_bn", 3, 32)[4] == (512, 4, 4)  # fifth convolution, after three poolings
+    assert shapes("vgg11_bn", 3, 64)[5] == (512, 4, 4)  # sixth convolution and the pooling after it
+    assert shapes("vgg11_bn", 3, 64)[-1] == (512, 2, 2)
+
+
+def test_the_small_form_takes_digits() -> None:
+    expected = [(64, 8, 8), (128, 4, 4), (256, 4, 4), (256, 2, 2), (512, 2, 2), (512, 2, 2), (512, 2, 2), (512, 1, 1)]
+    assert shapes("vgg11_in_small", 1, 16) == expected
+    assert shapes("alexnet", 1, 16)[-1] == (192, 2, 2)
+
+
+@pytest.mark.parametrize("kind", ["in", "bn"])
+def test_the_full_form_takes_32_and_says_so(kind: str) -> None:
+    net = networks.build(f"vgg11_{kind}_w8", 3, (32, 32), 10, 0)
+    embedded = net.embed(torch.randn(4, 3, 32, 32, generator=stream(0)))
+    assert (embedded - embedded[0]).abs().max() > 1e-3
+    for side, channels in ((31, 3), (16, 1), (28, 3)):
+        with pytest.raises(ConfigError, match=rf"vgg11_{kind}.*{side}x{side}.*smallest size it takes is 32x32"):
+            networks.build(f"vgg11_{kind}_w8", channels, (side, side), 10)
+
+
+def alexnet(x: Tensor, s: State, padding: int) -> Tensor:
+    h = F.conv2d(x, s["blocks.0.0.weight"], s["blocks.0.0.bias"], padding=padding).clamp(min=0)
+    h = F.max_pool2d(h, 2)
+    h = F.max_pool2d(F.conv2d(h, s["blocks.1.0.weight"], s["blocks.1.0.bias"], padding=2).clamp(min=0), 2)
+    for block in (2, 3, 4):
+        h = F.conv2d(h, s[f"blocks.{block}.0.weight"], s[f"blocks.{block}.0.bias"], padding=1).clamp(min=0)
+    return F.max_pool2d(h, 2).flatten(1) @ s["head.weight"].T + s["head.bias"]
+
+
+def vgg(x: Tensor, s: State, kind: str, training: bool, padding: int, plan: list[int | str]) -> Tensor:
+    block, h = 0, x
+    for item in plan:
+        if item == "M":
+            h = F.max_pool2d(h, 2)
+            continue
+        p = f"blocks.{block}"
+        h = F.conv2d(h, s[f"{p}.0.weight"], s[f"{p}.0.bias"], padding=padding if block == 0 else 1)
+        dims = (0, 2, 3) if kind == "bn" else (2, 3)
+        mean, var = h.mean(dims, keepdim=True), h.var(dims, unbiased=False, keepdim=True)
+        if kind == "bn" and not training:
+            mean, var = s[f"{p}.1.running_mean"].view(1, -1, 1, 1), s[f"{p}.1.running_var"].view(1, -1, 1, 1)
+        h = (h - mean) / (var + 1e-5).sqrt() * s[f"{p}.1.weight"].view(1, -1, 1, 1) + s[f"{p}.1.bias"].view(1, -1, 1, 1)
+        h = h.clamp(min=0)
+        block += 1
+    return h.flatten(1) @ s["head.weight"].T + s["head.bias"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("name", "channels", "side", "padding"),
+    [
+        ("alexnet_w6", 3, 16, 2),
+        ("alexnet_w6", 1, 28, 4),
+        ("vgg11_in_w4", 3, 32, 1),
+        ("vgg11_bn_w4", 1, 28, 3),
+        ("vgg11_in_w4_small", 1, 16, 1),
+        ("vgg11_bn_w4_small", 3, 16, 1),
+    ],
+)
+def test_forward_equals_the_functional_version(name: str, channels: int, side: int, padding: int, training: bool) -> None:
+    net = networks.build(name, channels, (side, side), 5, 0, "t").double()
+    g = stream(0, name, training)
+    for value in net.state_dict().values():  # no norm or statistic stays at its default
+        if value.is_floating_point() and value.ndim == 1:
+            value.copy_(torch.rand(value.shape, generator=g, dtype=torch.float64) + 0.5)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    x = torch.randn(4, channels, side, side, dtype=torch.float64, generator=g)
+    if name.startswith("alexnet"):
+        expected = alexnet(x, state, padding)
+    else:
+        plan = PLAN[:9] + PLAN[10:] if name.endswith("small") else PLAN
+        expected = vgg(x, state, name.split("_")[1], training, padding, plan)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(net.train(training)(x), expected, rtol=1e-9, atol=1e-9)
