@@ -116,11 +116,13 @@ class Term(Protocol[Seen]):
 class Need:
     """Something that must exist before a stage can run; the plan turns it into ids and paths.
 
-    kind: pretrained | experts | generator | distilled.
+    kind: pretrained | experts | teacher | generator | distilled.
+    dataset: which images; of a teacher, where it was trained, in words.
     config: the hashed configuration of what is needed (for `pretrained`: the training).
     seeds: which seeds of it; None means "the seed of the set that asks", one apiece.
     epochs: which epoch milestones.
-    lineage: whose mean and std the images are normalised with ("dc" or "idc"; they differ for CIFAR-100).
+    lineage: whose mean and std the images are normalised with ("dc" or "idc"; they differ for CIFAR-100), or "zca" for whitened ones.
+    split: "train", or "fit" without the held-out tenth.
     """
 
     kind: str
@@ -130,6 +132,7 @@ class Need:
     seeds: tuple[int, ...] | None
     epochs: tuple[int, ...]
     lineage: str = "dc"
+    split: str = "train"
 
 
 @dataclass
@@ -141,6 +144,7 @@ class DistilledSet:
     indices: for methods that select, the positions in the prepared train split.
     step_size: a learned rate for the student's training, or None.
     stored: (m, c, h, w) what is counted and kept where m stored images are decoded to n > m; None where they are the images.
+    zca: networks expect whitened images instead of normalised ones (see `dd.data.whiten`); mean and std are then 0 and 1.
     """
 
     images: Tensor
@@ -151,6 +155,7 @@ class DistilledSet:
     step_size: float | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     stored: Tensor | None = None
+    zca: bool = False
 
 
 @dataclass

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+EPS = 0.1  # of ZCA, added to the eigenvalues: MTT, TESLA, ELF
+
 
 def raw(stored: Tensor) -> Tensor:
     """Return float32 images in raw units: uint8 is divided by 255, floats are in raw units already."""
@@ -48,18 +50,22 @@ class ZCA:
         self.mean, self.transform, self.inverse = mean, transform, inverse
 
     @classmethod
-    def fit(cls, images: Tensor, eps: float = 0.1) -> ZCA:
-        """Fit on train images, (n, c, h, w) float in [0, 1], n > 1; the covariance is divided by n - 1."""
-        flat = images.flatten(1)
-        mean = flat.mean(0, dtype=torch.float64)
-        covariance = torch.zeros(flat.shape[1], flat.shape[1], dtype=torch.float64, device=flat.device)
-        for rows in flat.split(5000):  # all rows at once in float64 would be 1.2 GB for CIFAR-10
-            centred = rows.double() - mean
+    def fit(cls, images: Tensor, eps: float = EPS) -> ZCA:
+        """Fit on train images, (n, c, h, w) as stored or float in raw units, n > 1; the covariance is divided by n - 1."""
+        parts = images.flatten(1).split(5000)  # all rows at once in float64 would be 1.2 GB for CIFAR-10
+        mean = torch.stack([raw(rows).double().sum(0) for rows in parts]).sum(0) / len(images)
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=images.device)
+        for rows in parts:
+            centred = raw(rows).double() - mean
             covariance += centred.T @ centred
-        values, vectors = torch.linalg.eigh(covariance / (len(flat) - 1))
+        values, vectors = torch.linalg.eigh(covariance / (len(images) - 1))
         values = values.clamp_min(0) + eps
         matrices = (mean, (vectors * values.rsqrt()) @ vectors.T, (vectors * values.sqrt()) @ vectors.T)
-        return cls(*(matrix.to(images.dtype) for matrix in matrices))
+        return cls(*(matrix.to(images.dtype if images.is_floating_point() else torch.float32) for matrix in matrices))
+
+    def to(self, device: str | torch.device) -> ZCA:
+        """Return the same whitening with its matrices on `device`."""
+        return ZCA(self.mean.to(device), self.transform.to(device), self.inverse.to(device))
 
     def apply(self, x: Tensor) -> Tensor:
         """Return whitened images of the same shape."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dd.data.normalise import Normalisation, raw
+from dd.data.normalise import ZCA, Normalisation, raw
 from dd.errors import ConfigError
 
 
@@ -15,17 +15,26 @@ class RealPool:
     """All images of one split.
 
     images: (n, c, h, w) uint8, or float32 (of sounds). labels: (n,) int64, sorted or not. mean, std: per channel, in raw units.
+    zca: whitens instead of mean and std, which are then not looked at; `statistics` are those that leave raw units alone, 0 and 1.
     Positions (`index`) are int64 tensors; draws are functions of the generator alone, which lives on the CPU.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, classes: int, mean: Sequence[float], std: Sequence[float], device: str = "cpu"
+        self,
+        images: Tensor,
+        labels: Tensor,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str = "cpu",
+        *,
+        zca: ZCA | None = None,
     ) -> None:
         self.images = images.to(device)
         self.labels = labels.to(device)
         self.classes = classes
         self.device = device
-        self.normalisation = Normalisation(mean, std)
+        self.normalisation: Normalisation | ZCA = zca.to(device) if zca is not None else Normalisation(mean, std)
         self._members = [(labels == c).nonzero().squeeze(1).cpu() for c in range(classes)]
 
     def __len__(self) -> int:
@@ -39,7 +48,10 @@ class RealPool:
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """(mean, std), each (c,), on the CPU."""
+        """(mean, std), each (c,), on the CPU; of a whitened pool zeros and ones."""
+        if isinstance(self.normalisation, ZCA):
+            channels = self.images.shape[1]
+            return torch.zeros(channels), torch.ones(channels)
         return self.normalisation.mean, self.normalisation.std
 
     def of_class(self, c: int) -> Tensor:
@@ -68,7 +80,7 @@ class RealPool:
         return raw(self.images[index])
 
     def x(self, index: Tensor) -> Tensor:
-        """Return float32 normalised images, (m, c, h, w)."""
+        """Return float32 normalised (or whitened) images, (m, c, h, w)."""
         return self.normalisation.apply(self.raw(index))
 
     def y(self, index: Tensor) -> Tensor:

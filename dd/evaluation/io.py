@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,18 @@ DIGITS = 6  # of accuracies in score files
 
 
 def write_distilled(path: Path, distilled: DistilledSet) -> None:
-    """Write a set: `images`, `labels`, `mean`, `std`; `indices` where images were selected (`images` may be empty then); `stored`."""
+    """Write a set: `images`, `labels`, `mean`, `std`; `indices` where images were selected (`images` may be empty then); `stored`.
+
+    The metadata have `step_size`, null also where a distillation that diverged left none that is a number, and `zca` where it is true.
+    """
     tensors = {"images": distilled.images.float(), "labels": distilled.labels, "mean": distilled.mean, "std": distilled.std}
     if distilled.indices is not None:
         tensors["indices"] = distilled.indices
     if distilled.stored is not None:
         tensors["stored"] = distilled.stored.float()
-    save_tensors(path, tensors, {**distilled.meta, "step_size": distilled.step_size})
+    size = distilled.step_size
+    meta = {**distilled.meta, "step_size": size if size is not None and math.isfinite(size) else None}
+    save_tensors(path, tensors, {**meta, "zca": True} if distilled.zca else meta)
 
 
 def read_distilled(path: Path, dataset: Path | None = None) -> DistilledSet:
@@ -38,7 +44,7 @@ def read_distilled(path: Path, dataset: Path | None = None) -> DistilledSet:
     try:
         distilled = DistilledSet(
             tensors["images"], tensors["labels"], tensors["mean"], tensors["std"], tensors.get("indices"), meta.pop("step_size"), meta,
-            tensors.get("stored"),
+            tensors.get("stored"), meta.pop("zca", False),
         )  # fmt: skip
     except KeyError as error:
         raise ArtifactError(f"{path}: is not a distilled set: it has no {error}") from None

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dd import networks
-from dd.data.load import load, manifest
+from dd.data.load import load, manifest, normalisation, pool
 from dd.data.normalise import Normalisation
 from dd.data.pool import RealPool
 from dd.errors import ArtifactError
@@ -33,11 +33,13 @@ def evaluate(
     nets: Iterable[int],
     *,
     device: str = "cpu",
+    split: str = "test",
 ) -> list[Score]:
     """Return the score of one freshly initialised network for every number in `nets`.
 
     Network k of set s is initialised and trained with random streams of its own, (s, "evaluate", network, k), so blocks of nets
-    can be made apart. The set and the test split are normalised with the set's mean and std.
+    can be made apart. The set and the test split are normalised with the set's mean and std; or, if the set says `zca`, whitened
+    with the whitening of the dataset's train split, and its mean and std are not looked at.
 
     A training that diverges is a score with the status `diverged`, with where and how (`detail`: in the training or already in the
     distillation, step, loss, norm of the gradient), and the accuracy that the network then has.
@@ -45,15 +47,18 @@ def evaluate(
     Args:
         distilled: (n, c, h, w) images, or only positions in the prepared train split, which are then read a batch at a time.
         name: of the protocol. dataset: folder of the prepared dataset. set_: number of the set.
+        split: what the networks are tested on: `test`, or `holdout`, the held-out tenth of train, for choosing between settings.
 
     Raises:
-        ArtifactError: the set does not fit the dataset. ConfigError: the network does not fit the images.
+        ArtifactError: the set does not fit the dataset, or there is no whitening for it; or its learned step size, which the protocol
+            asks for, is not above 0. ConfigError: the network does not fit the images.
     """
     facts = manifest(dataset)
     classes, shape = len(facts["classes"]), (int(facts["channels"]), int(facts["size"][0]), int(facts["size"][1]))
     _check(distilled, facts, shape)
+    training = for_data(_with_rate(protocol, distilled), facts)
     fetch = _fetch(distilled, dataset, classes, device)
-    test = _pool(distilled, dataset, "test", classes, device)
+    test = _pool(distilled, dataset, split, classes, device)
     measure = partial(accuracy, fetch=lambda index: (test.x(index), test.y(index)), n=len(test), classes=classes)
     passes = protocol.epochs + protocol.extra_passes
     reads = {math.ceil(passes * (k + 1) / protocol.readings) for k in range(protocol.readings)}
@@ -69,7 +74,7 @@ def evaluate(
                     readings.append(measure(net))
 
             fitted = fit(
-                net, fetch, len(distilled.labels), for_data(protocol, facts), seed=set_, names=names, first_epoch=0, last_epoch=passes,
+                net, fetch, len(distilled.labels), training, seed=set_, names=names, first_epoch=0, last_epoch=passes,
                 shape=shape, flip=bool(facts["flip"]), use="eval", on_epoch=read,
             )  # fmt: skip
             if fitted.diverged is not None:
@@ -109,18 +114,31 @@ def _check(distilled: DistilledSet, facts: dict[str, Any], shape: tuple[int, int
         raise ArtifactError(f"distilled set: labels {tuple(labels.shape)} do not fit the {classes} classes of {facts['name']}")
 
 
+def _with_rate(protocol: Protocol, distilled: DistilledSet) -> Protocol:
+    """Return the protocol with the rate that the set learned, where the protocol asks for it and the set has one."""
+    size = distilled.step_size
+    if not protocol.learned_lr or size is None:
+        return protocol
+    if not (size > 0 and math.isfinite(size)):
+        raise ArtifactError(f"distilled set: step_size: value {size}: it must be above 0 to train with; or set learned_lr to false")
+    return protocol.model_copy(update={"lr": size})
+
+
 def _pool(distilled: DistilledSet, dataset: Path, split: str, classes: int, device: str) -> RealPool:
-    """Return a prepared split, normalised as the set is."""
+    """Return a prepared split, normalised or whitened as the set is."""
+    if distilled.zca:
+        return pool(dataset, split, "zca", device)
     images, labels = load(dataset, split)
     return RealPool(images, labels, classes, distilled.mean.tolist(), distilled.std.tolist(), device)
 
 
 def _fetch(distilled: DistilledSet, dataset: Path, classes: int, device: str) -> Fetch:
-    """Return the set's images, normalised; a set of positions reads them from the prepared train split, a batch at a time."""
+    """Return the set's images, normalised or whitened; a set of positions reads them from the prepared train split, a batch at a time."""
     labels = distilled.labels.to(device)
     if distilled.indices is None or len(distilled.images):
-        x = Normalisation(distilled.mean, distilled.std).apply(distilled.images.to(device))
+        norm = normalisation(dataset, "zca") if distilled.zca else Normalisation(distilled.mean, distilled.std)
+        x = norm.apply(distilled.images.to(device))
         return lambda index: (x[index], labels[index])
-    pool = _pool(distilled, dataset, "train", classes, device)
+    real = _pool(distilled, dataset, "train", classes, device)
     positions: Tensor = distilled.indices.to(device)
-    return lambda index: (pool.x(positions[index]), labels[index])
+    return lambda index: (real.x(positions[index]), labels[index])

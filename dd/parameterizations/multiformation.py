@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from dd.data.normalise import Normalisation
+from dd.data.normalise import ZCA, Normalisation
 from dd.data.pool import RealPool
 
 Order = Literal["rows", "columns"]
@@ -41,7 +41,7 @@ class MultiFormation:
         *,
         factor: int = 2,
         order: Order = "rows",
-        normalisation: Normalisation | None = None,
+        normalisation: Normalisation | ZCA | None = None,
         low: float | None = None,
         high: float | None = None,
         time_only: bool = False,

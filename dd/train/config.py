@@ -7,15 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from dd.augment.strategies import check
-from dd.config import Frozen, added
+from dd.config import Frozen, added, hashed
 from dd.config.stages import Dataset
 from dd.errors import ConfigError
+from dd.types import Need
 
 # Named, because a sub-class that gives a field another default would lose what `Field` says of it.
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Policy = Literal["none", "oneof", "stack"]
-Schedule = Literal["constant", "halfway_reset", "multistep"]
+Schedule = Literal["constant", "halfway_reset", "multistep", "thirds"]
 
 
 class Training(Frozen):
@@ -25,8 +26,9 @@ class Training(Frozen):
     augment: one operation of the strategy a mini-batch (`oneof`, DC lineage), several (`stack`, IDC lineage), or `none`; parameters
     are per image. strategy: the operations; null is the dataset's default for the lineage. cutmix: its probability a mini-batch.
     schedule: `constant`; `halfway_reset`: after pass `epochs // 2 + 1` the rate is a tenth and the optimizer is made anew, so that
-    its momentum is lost; `multistep`: a fifth at 2/3 and again at 5/6 of the epochs. epochs: length of the schedule; unused by
-    `constant`. A milestone is a point on this schedule: epoch 4 of 150 is not a training of 4 epochs.
+    its momentum is lost; `multistep`: a fifth at 2/3 and again at 5/6 of the epochs; `thirds`: a tenth at 1/3 and again at 2/3
+    of them (CLoM's networks: 50 and 100 of 150). epochs: length of the schedule; unused by `constant`. A milestone is a point on
+    this schedule: epoch 4 of 150 is not a training of 4 epochs.
     """
 
     lr: float = Field(default=0.01, gt=0)
@@ -58,9 +60,9 @@ class Training(Frozen):
 
 
 class PretrainConfig(Frozen):
-    """Networks trained on the whole train split; seed and epoch are elements of the path, not of the id.
+    """Networks trained on the train split; seed and epoch are elements of the path, not of the id.
 
-    lineage: whose mean and std normalise the images.
+    lineage: whose mean and std normalise the images; `zca` whitens them. split: `train`, or `fit`, which lacks the held-out tenth.
     """
 
     stage: Literal["pretrain"] = "pretrain"
@@ -68,4 +70,47 @@ class PretrainConfig(Frozen):
     dataset: Dataset
     network: str
     training: Training = Training()
-    lineage: Literal["dc", "idc"] = added("dc")
+    lineage: Literal["dc", "idc", "zca"] = added("dc")
+    split: Literal["train", "fit"] = added("train")
+
+
+class ExpertTraining(Training):
+    """MTT's: plain SGD with augmentation; neither momentum nor weight decay."""
+
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    augment: Policy = "oneof"
+
+
+class Experts(Frozen):
+    """The part of a recipe's configuration that says how its experts were trained.
+
+    count: how many, seeds 0 to count - 1. epochs: of each; the parameters after every one are kept. images: only the first so many
+    of each class of the prepared split, for work on two cores (a class that has fewer gives all); null takes all.
+    """
+
+    network: str = "convnet3_in"
+    count: Positive = 100
+    epochs: Positive = 50
+    images: Annotated[int, Field(ge=1)] | None = None
+    training: ExpertTraining = ExpertTraining()
+
+
+class ExpertConfig(Frozen):
+    """Trajectories of networks trained on the train split; the seed is an element of the path, not of the id. Fields: see `Experts`."""
+
+    stage: Literal["experts"] = "experts"
+    version: int = 1
+    dataset: Dataset
+    network: str = "convnet3_in"
+    epochs: Positive = 50
+    images: Annotated[int, Field(ge=1)] | None = None
+    training: ExpertTraining = ExpertTraining()
+    lineage: Literal["dc", "zca"] = "dc"
+    split: Literal["train", "fit"] = "train"
+
+
+def expert_need(experts: Experts, dataset: str, lineage: str) -> Need:
+    """Return what a recipe asks for to have its experts: `inputs.paths` then holds their files, in the order of the seeds."""
+    config = {key: value for key, value in hashed(experts).items() if key != "count"}
+    return Need("experts", dataset, experts.network, config, tuple(range(experts.count)), (experts.epochs,), lineage)

@@ -15,11 +15,12 @@ from torch import nn
 from dd import networks
 from dd.artifacts import load_tensors, save_tensors
 from dd.config import hashed
-from dd.data.load import load, manifest
+from dd.data.load import manifest
+from dd.data.load import pool as real
 from dd.data.pool import RealPool
 from dd.errors import ArtifactError, ConfigError
 from dd.progress import Progress
-from dd.train.config import PretrainConfig
+from dd.train.config import ExpertConfig, PretrainConfig
 from dd.train.supervised import Fitted, fit, for_data
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running training
@@ -56,15 +57,14 @@ def pretrain(
     Raises:
         Stopped: `stop` said so.
         ArtifactError: a file of `previous` is damaged, or is not of this configuration, dataset, seed or epoch; or the prepared
-            dataset is not the configuration's.
+            dataset is not the configuration's; or it has no whitening yet, and the lineage is `zca`.
         ConfigError: epochs that go backwards, or no files for a `previous_epoch` after 0.
     """
     if previous_epoch > epoch or (previous_epoch > 0 and not previous):
         files = "given" if previous else "missing"
         raise ConfigError(f"pretrain: epoch: value {epoch}, continued from epoch {previous_epoch} with the previous files {files}")
-    facts = _facts(config, dataset)
-    images, labels = load(dataset, "train")
-    pool = RealPool(images, labels, len(facts["classes"]), **facts["lineages"][config.lineage], device=device)
+    facts = facts_of(config, dataset)
+    pool = real(dataset, config.split, config.lineage, device)
     hidden = [out.parent / ".resume" / out.name for out in outs]
     starts: Sequence[Path | None] = previous or [None] * len(seeds)
     span = epoch - previous_epoch
@@ -94,7 +94,8 @@ def pretrain(
         kept.replace(out)
 
 
-def _facts(config: PretrainConfig, dataset: Path) -> dict[str, Any]:
+def facts_of(config: PretrainConfig | ExpertConfig, dataset: Path) -> dict[str, Any]:
+    """Return the manifest of the prepared dataset; raise ArtifactError if it is not the configuration's."""
     facts = manifest(dataset)
     for key, value in (("name", config.dataset.name), ("fingerprint", config.dataset.fingerprint)):
         if value is not None and facts[key] != value:
@@ -103,12 +104,17 @@ def _facts(config: PretrainConfig, dataset: Path) -> dict[str, Any]:
 
 
 class Learner:
-    """One network on its way: weights, momentum, and how many epochs it has behind it."""
+    """One network on its way: weights, momentum, and how many epochs it has behind it.
 
-    def __init__(self, config: PretrainConfig, facts: dict[str, Any], seed: int, device: str) -> None:
+    what: the first name of its random streams, which are (seed, what, network): so networks for different uses differ.
+    """
+
+    def __init__(
+        self, config: PretrainConfig | ExpertConfig, facts: dict[str, Any], seed: int, device: str, what: str = "pretrain"
+    ) -> None:
         self.config, self.facts, self.seed, self.epoch = config, facts, seed, 0
         self.shape = (int(facts["channels"]), int(facts["size"][0]), int(facts["size"][1]))
-        self.names = ("pretrain", config.network)
+        self.names = (what, config.network)
         self.net = networks.build(config.network, self.shape[0], self.shape[1:], len(facts["classes"]), seed, *self.names).to(device)
         self.fitted = Fitted()
 
@@ -121,15 +127,16 @@ class Learner:
                 flip=bool(self.facts["flip"]), momentum=self.fitted.momentum,
             )  # fmt: skip
             if self.fitted.diverged is not None:
-                print(f"pretrain {self.config.network} seed {self.seed}: diverged: {self.fitted.diverged}", file=sys.stderr, flush=True)
+                who = f"{self.names[0]} {self.config.network} seed {self.seed}"
+                print(f"{who}: diverged: {self.fitted.diverged}", file=sys.stderr, flush=True)
         self.epoch += 1
 
     def identity(self) -> dict[str, Any]:
         """Return the metadata that a file must have to be this network."""
         return {"config": hashed(self.config), "seed": self.seed, "fingerprint": self.facts["fingerprint"]}
 
-    def save(self, path: Path) -> None:
-        """Write the network as it is."""
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return the network as it is: tensors and metadata of its file."""
         tensors = {f"model.{name}": value for name, value in self.net.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.fitted.momentum.items()}
         number = lambda value: round(value, 6) if math.isfinite(value) else None  # noqa: E731 (NaN is not JSON)
@@ -138,7 +145,11 @@ class Learner:
             "classes": len(self.facts["classes"]), "train_loss": number(self.fitted.loss),
             "train_accuracy": number(self.fitted.accuracy), "diverged": self.fitted.diverged,
         }  # fmt: skip
-        save_tensors(path, tensors, meta)
+        return tensors, meta
+
+    def save(self, path: Path) -> None:
+        """Write the network as it is."""
+        save_tensors(path, *self.state())
 
     def load(self, path: Path, epoch: int) -> None:
         """Take over the network of `epoch` from a file.
@@ -146,7 +157,10 @@ class Learner:
         Raises:
             ArtifactError: missing, damaged, or of another configuration, dataset, seed or epoch.
         """
-        tensors, meta = load_tensors(path)
+        self.take(*load_tensors(path), path, epoch)
+
+    def take(self, tensors: dict[str, torch.Tensor], meta: dict[str, Any], path: Path, epoch: int) -> None:
+        """Take over the network of `epoch` from what `path` held; see `load` for errors."""
         for key, wanted in {**self.identity(), "epoch": epoch}.items():
             if meta.get(key) != wanted:
                 raise ArtifactError(f"{path}: {key}: is {meta.get(key)!r}, this job continues {wanted!r}")
@@ -165,10 +179,10 @@ class Learner:
     def resume(self, path: Path, first: int, last: int) -> bool:
         """Take over what an interrupted job left at `path`, if it is this network, sound, and of epoch `first` to `last`."""
         try:
-            _, meta = load_tensors(path)
+            tensors, meta = load_tensors(path)
             if not first <= meta.get("epoch", -1) <= last:
                 return False
-            self.load(path, meta["epoch"])
+            self.take(tensors, meta, path, meta["epoch"])
         except ArtifactError:
             return False  # made again
         return True

@@ -43,6 +43,9 @@ def rate(training: Training, epoch: int) -> float:
     if training.schedule == "multistep":
         passed = sum(epoch >= milestone for milestone in (2 * training.epochs // 3, 5 * training.epochs // 6))
         return training.lr * 0.2**passed
+    if training.schedule == "thirds":
+        passed = sum(epoch >= milestone for milestone in (training.epochs // 3, 2 * training.epochs // 3))
+        return training.lr * 0.1**passed
     return training.lr
 
 
@@ -145,9 +148,7 @@ def _safe(value: Tensor) -> float | str:
 
 
 def _sgd(parameters: dict[str, nn.Parameter], training: Training, momentum: dict[str, Tensor]) -> torch.optim.SGD:
-    optimizer = torch.optim.SGD(
-        parameters.values(), lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
-    )
+    optimizer = torch.optim.SGD(parameters.values(), lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay)
     for name, buffer in momentum.items():
         optimizer.state[parameters[name]]["momentum_buffer"] = buffer.to(parameters[name].device).clone()
     return optimizer

@@ -57,3 +57,19 @@ def test_zca_state(images):
     zca = ZCA.fit(images)
     again = ZCA.from_state(zca.state_dict())
     assert torch.equal(again.apply(images), zca.apply(images)) and torch.equal(again.invert(images), zca.invert(images))
+
+
+def test_zca_of_stored_pixels():
+    stored = torch.randint(0, 256, (40, 1, 3, 4), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
+    found, expected = ZCA.fit(stored), ZCA.fit(stored.double() / 255)
+    assert {value.dtype for value in found.state_dict().values()} == {torch.float32}
+    for key, value in found.to("cpu").state_dict().items():
+        assert torch.allclose(value.double(), expected.state_dict()[key], atol=1e-5)
+
+
+def test_zca_in_parts(images, monkeypatch):
+    split = torch.Tensor.split
+    whole = ZCA.fit(images)
+    monkeypatch.setattr(torch.Tensor, "split", lambda self, size: split(self, 7))
+    for key, value in ZCA.fit(images).state_dict().items():
+        assert torch.allclose(value, whole.state_dict()[key], atol=1e-12)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from dd.artifacts import read_json, write_json
 from dd.data.config import DatasetConfig, load_datasets
 from dd.data.digits import upsample
-from dd.data.load import indices, load, manifest
+from dd.data.load import indices, load, manifest, positions
 from dd.data.prepare import prepare
 from dd.data.registry import DATASETS
 from dd.errors import ArtifactError, ConfigError, DataError
@@ -305,5 +305,20 @@ def test_files_of_another_dataset(mine, digits_dir):
     shutil.copy(mine[0] / "train.safetensors", mine[0] / "test.safetensors")
     with pytest.raises(ArtifactError, match="is not the test split"):
         load(mine[0], "test")
-    with pytest.raises(ConfigError, match="split: value 'holdout'; allowed: test, train"):
-        load(mine[0], "holdout")
+    with pytest.raises(ConfigError, match=r"split: value 'hold'; did you mean 'holdout'. allowed: fit, holdout, test, train"):
+        load(mine[0], "hold")
+
+
+def test_holdout_and_fit_part_train(mine):
+    folder, _ = mine
+    images, labels = load(folder, "train")
+    held = set(indices(folder).tolist())
+    for split, kept in (("holdout", sorted(held)), ("fit", [k for k in range(80) if k not in held]), ("train", list(range(80)))):
+        x, y = load(folder, split)
+        assert torch.equal(x, images[kept]) and torch.equal(y, labels[kept])
+        assert positions(folder, split).tolist() == kept and positions(folder, split).dtype == torch.int64
+        assert y.tolist() == sorted(y.tolist()), "the prepared order"
+    assert [len(load(folder, split)[1]) for split in ("holdout", "fit")] == [8, 72]
+    assert torch.bincount(load(folder, "holdout")[1]).tolist() == [2] * 4
+    with pytest.raises(ConfigError, match=r"split: value 'test'.* allowed: fit, holdout, train"):
+        positions(folder, "test")

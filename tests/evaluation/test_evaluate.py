@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import torch
 
 from dd import evaluation, networks
 from dd.config import parse
-from dd.data.load import load, manifest
+from dd.data.load import indices, load, manifest
 from dd.data.pool import RealPool
+from dd.data.whiten import whiten
 from dd.errors import ArtifactError
 from dd.evaluation.run import evaluate
 from dd.rng import stream
@@ -177,6 +179,75 @@ def test_a_set_whose_distillation_diverged_says_so(digits, digits_dir):
     (broken,) = score(distilled, digits_dir, settings(epochs=2))
     assert broken.accuracy_last == 0
     assert broken.detail["diverged_in"] == "distillation"
+
+
+@pytest.fixture(scope="module")
+def whitened(digits_dir, tmp_path_factory):
+    """Return prepared digits with their whitening; not to be changed."""
+    copy = tmp_path_factory.mktemp("whitened") / "digits"
+    shutil.copytree(digits_dir, copy)
+    whiten(copy, copy / "zca.safetensors")
+    return copy
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_a_set_that_says_zca_is_whitened_with_the_transform_of_train_and_so_is_test(digits, whitened, images):
+    distilled = dataclasses.replace(random_set(digits, 3, images=images), zca=True)
+    protocol = settings(epochs=12, augment="none", lr=0.1)
+    (made,) = score(distilled, whitened, protocol)
+    raw = load(whitened, "train")[0].flatten(1).double() / 255
+    mean = raw.mean(0)
+    u, s, _ = torch.linalg.svd(torch.cov(raw.T))
+    transform = u @ torch.diag((s + 0.1) ** -0.5) @ u.T
+    white = lambda x: ((x.double().flatten(1) - mean) @ transform).view_as(x).float()  # noqa: E731
+    train, test = digits
+    x, y = white(train.raw(distilled.indices)), distilled.labels
+    net = networks.build(NET, 1, (16, 16), 10, 0, "evaluate", NET, 0)
+    fitted = fit(net, lambda i: (x[i], y[i]), 30, protocol, seed=0, names=("evaluate", NET, 0), first_epoch=0, last_epoch=13,
+                 shape=(1, 16, 16), flip=False, use="eval")  # fmt: skip
+    value, _ = accuracy(net, lambda i: (white(test.raw(i)), test.y(i)), len(test), 10)
+    assert made.accuracy_last == pytest.approx(value, abs=1.5 / 360)
+    assert made.detail["train_loss"] == pytest.approx(fitted.loss, abs=1e-3)
+    (plain,) = score(dataclasses.replace(distilled, zca=False), whitened, protocol)
+    assert abs(plain.detail["train_loss"] - fitted.loss) > 0.01
+    assert accuracy(net, lambda i: (test.x(i), test.y(i)), len(test), 10)[0] < value - 0.02, "not whitened, the test differs"
+    other = dataclasses.replace(distilled, mean=torch.tensor([0.9]), std=torch.tensor([9.0]))
+    assert score(other, whitened, protocol) == [made], "mean and std are not looked at"
+
+
+def test_a_whitened_set_needs_the_whitening(digits, digits_dir):
+    for images in (True, False):
+        with pytest.raises(ArtifactError, match=r"zca\.safetensors.*whiten"):
+            score(dataclasses.replace(random_set(digits, 1, images=images), zca=True), digits_dir, settings(epochs=1))
+
+
+def test_the_held_out_tenth_can_be_the_test(digits, digits_dir):
+    distilled, protocol = random_set(digits, 2), settings(epochs=15)
+    (made,) = evaluate(distilled, NET, "dc", protocol, digits_dir, 0, [0], split="holdout")
+    net = networks.build(NET, 1, (16, 16), 10, 0, "evaluate", NET, 0)
+    train, _ = digits
+    x = (distilled.images - train.statistics[0].view(1, 1, 1, 1)) / train.statistics[1].view(1, 1, 1, 1)
+    fit(net, lambda i: (x[i], distilled.labels[i]), 20, protocol, seed=0, names=("evaluate", NET, 0), first_epoch=0, last_epoch=16,
+        shape=(1, 16, 16), flip=False, use="eval")  # fmt: skip
+    held = indices(digits_dir)
+    assert made.accuracy_last == accuracy(net, lambda i: (train.x(held[i]), train.y(held[i])), len(held), 10)[0]
+    assert score(distilled, digits_dir, protocol)[0].detail == made.detail, "the training does not depend on it"
+    positions = random_set(digits, 2, images=False)
+    assert evaluate(positions, NET, "dc", protocol, digits_dir, 0, [0], split="holdout") == [made], "positions stay those in train"
+
+
+def test_the_sets_own_step_size_takes_the_place_of_the_rate_and_of_nothing_else(digits, digits_dir):
+    plain, learned = settings(epochs=8), settings(epochs=8, learned_lr=True)
+    distilled = random_set(digits, 2)
+    sized = dataclasses.replace(distilled, step_size=0.037)
+    with_it = score(sized, digits_dir, learned)
+    assert with_it == score(distilled, digits_dir, settings(epochs=8, lr=0.037)), "with the same drop after half"
+    assert with_it != score(distilled, digits_dir, plain)
+    assert score(sized, digits_dir, plain) == score(distilled, digits_dir, plain), "nobody asked for it"
+    assert score(distilled, digits_dir, learned) == score(distilled, digits_dir, plain), "there is none"
+    for size in (0.0, -0.01, math.nan):
+        with pytest.raises(ArtifactError, match=r"step_size: value .*above 0"):
+            score(dataclasses.replace(distilled, step_size=size), digits_dir, learned)
 
 
 def test_sets_that_do_not_fit_are_refused(digits, digits_dir):

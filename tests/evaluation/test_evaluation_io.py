@@ -13,16 +13,16 @@ from dd.evaluation.io import check_identity, read_distilled, read_scores, write_
 from dd.types import DistilledSet, Score
 
 
-def make(digits_dir, *, soft=False, indices=False, step_size=None):
+def make(digits_dir, *, soft=False, indices=False, step_size=None, zca=False):
     g = torch.Generator().manual_seed(0)
     labels = torch.rand(4, 10, generator=g).softmax(1) if soft else torch.arange(4)
     images = torch.empty(0, 1, 16, 16) if indices else torch.rand(4, 1, 16, 16, generator=g) * 1.2 - 0.1
     meta = {"dataset": "digits", "fingerprint": manifest(digits_dir)["fingerprint"], "method": "dm"}
     positions = torch.tensor([3, 1, 4, 15]) if indices else None
-    return DistilledSet(images, labels, torch.tensor([0.3]), torch.tensor([0.4]), positions, step_size, meta)
+    return DistilledSet(images, labels, torch.tensor([0.3]), torch.tensor([0.4]), positions, step_size, meta, zca=zca)
 
 
-@pytest.mark.parametrize("kind", [{}, {"soft": True}, {"indices": True}, {"step_size": 0.03}])
+@pytest.mark.parametrize("kind", [{}, {"soft": True}, {"indices": True}, {"step_size": 0.03}, {"zca": True}])
 def test_a_set_comes_back_as_it_was(digits_dir, tmp_path, kind):
     made = make(digits_dir, **kind)
     path = tmp_path / "distilled.safetensors"
@@ -35,8 +35,24 @@ def test_a_set_comes_back_as_it_was(digits_dir, tmp_path, kind):
         assert (found.indices is None) == (made.indices is None)
         assert found.indices is None or torch.equal(found.indices, made.indices)
         assert (found.step_size, found.meta) == (made.step_size, made.meta)
+        assert found.zca is made.zca is kind.get("zca", False)
         write_distilled(path, found)
         assert path.read_bytes() == first, "written again it has the same bytes"
+
+
+def test_a_set_that_is_not_whitened_has_the_bytes_that_it_always_had(digits_dir, tmp_path):
+    made = make(digits_dir)
+    write_distilled(tmp_path / "set", made)
+    tensors = {"images": made.images, "labels": made.labels, "mean": made.mean, "std": made.std}
+    save_tensors(tmp_path / "old", tensors, {**made.meta, "step_size": None})
+    assert (tmp_path / "old").read_bytes() == (tmp_path / "set").read_bytes()
+    assert read_distilled(tmp_path / "old").zca is False
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf")])
+def test_a_step_size_that_is_no_number_is_not_kept(digits_dir, tmp_path, size):
+    write_distilled(tmp_path / "set", make(digits_dir, step_size=size))
+    assert read_distilled(tmp_path / "set").step_size is None
 
 
 def test_images_are_stored_as_float32(digits_dir, tmp_path):

@@ -43,6 +43,8 @@ def test_every_protocol_is_a_training_with_readings():
         config = evaluation.config_of(name)()
         assert isinstance(config, Training)
         assert set(hashed(config)) == {*Training.model_fields, "extra_passes", "readings"}
+        assert config.learned_lr is False
+        assert hashed(parse(type(config), {"learned_lr": True}, "test")) == {**hashed(config), "learned_lr": True}
         assert evaluation.module_of(name).startswith("dd.evaluation.protocols.")
 
 
@@ -67,6 +69,15 @@ def test_idc_is_the_papers():
     }  # fmt: skip
 
 
+def test_clom_validate_is_the_released_code():
+    config = evaluation.config_of("clom_validate")()
+    assert hashed(config) == {
+        "epochs": 1000, "extra_passes": 0, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch": 256, "augment": "oneof",
+        "strategy": None, "cutmix": 0.0, "schedule": "constant", "readings": 20,
+    }  # fmt: skip
+    assert {rate(config, epoch) for epoch in range(1000)} == {0.01}
+
+
 @pytest.mark.parametrize("name", evaluation.names())
 @pytest.mark.parametrize(
     "wrong", [{"epochs": 0}, {"epochs": -1}, {"batch": 0}, {"readings": 0}, {"extra_passes": -1}, {"cutmix": 2.0}, {"augment": "dsa"},
@@ -80,5 +91,5 @@ def test_mistakes_in_settings_are_named(name, wrong):
 def test_an_unknown_protocol_has_a_nearest():
     with pytest.raises(ConfigError, match="did you mean 'dc_short'"):
         evaluation.config_of("dc_shrt")
-    with pytest.raises(ConfigError, match="allowed: dc, dc_short, idc"):
+    with pytest.raises(ConfigError, match="allowed: clom_validate, dc, dc_short, idc"):
         evaluation.module_of("x")

@@ -10,8 +10,10 @@ import torch
 from dd import networks
 from dd.artifacts import load_tensors, read_meta, save_tensors
 from dd.config import hashed, parse
-from dd.data.load import load, manifest
+from dd.data.load import load, manifest, positions
+from dd.data.normalise import ZCA
 from dd.data.pool import RealPool
+from dd.data.whiten import whiten
 from dd.errors import ArtifactError, ConfigError
 from dd.train.config import PretrainConfig
 from dd.train.pretrain import Stopped, load_network, pretrain
@@ -219,3 +221,23 @@ def test_divergence_is_written_down_and_passed_on(digits_dir, tmp_path, capsys):
     pretrain(wild, digits_dir, 2, [0], straight)
     assert bytes_of(straight) == bytes_of(chain[1])
     assert any(not math.isfinite(p.detach().sum()) for p in load_network(chain[1][0]).parameters())
+
+
+def test_on_fit_and_whitened(config, digits_dir, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(digits_dir, folder)
+    whiten(folder, folder / "zca.safetensors")
+    (out,) = files(tmp_path, 1, [0])
+    plain = make(digits_dir, augment="none", cutmix=0.0)
+    pretrain(plain.model_copy(update={"split": "fit", "lineage": "zca"}), folder, 1, [0], [out])
+    images, labels = load(folder, "train")
+    zca, kept = ZCA.fit(images.float() / 255), positions(folder, "fit")
+    x, y = zca.apply(images[kept].float() / 255), labels[kept]
+    net = networks.build(NET, 1, (16, 16), 10, 0, "pretrain", NET)
+    fit(net, lambda i: (x[i], y[i]), len(kept), plain.training, seed=0, names=("pretrain", NET), first_epoch=0, last_epoch=1,
+        shape=(1, 16, 16), flip=False)  # fmt: skip
+    found = load_network(out).state_dict()
+    assert all(torch.allclose(found[key].float(), value.float(), atol=1e-4) for key, value in net.state_dict().items())
+    for other in ({"split": "fit"}, {"lineage": "zca"}):
+        pretrain(plain.model_copy(update=other), folder, 1, [0], [out])
+        assert (load_network(out).state_dict()["head.weight"] - found["head.weight"]).abs().max() > 1e-3

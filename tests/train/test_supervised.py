@@ -124,8 +124,17 @@ def test_idc_at_1500_drops_to_a_fifth_twice():
     assert not any(resets(training, epoch) for epoch in range(1500))
 
 
+def test_clom_at_150_drops_to_a_tenth_twice():
+    training = Training(schedule="thirds", epochs=150)
+    rates = [rate(training, epoch) for epoch in range(160)]
+    assert rates == pytest.approx([0.01] * 50 + [0.001] * 50 + [0.0001] * 60)
+    assert not any(resets(training, epoch) for epoch in range(150))
+    short = [rate(training.model_copy(update={"epochs": 20}), epoch) for epoch in range(20)]
+    assert short == pytest.approx([0.01] * 6 + [0.001] * 7 + [0.0001] * 7)
+
+
 @pytest.mark.parametrize("name", ["convnet3_in_w8", "convnet3_bn_w8"])
-@pytest.mark.parametrize("schedule", ["constant", "halfway_reset", "multistep"])
+@pytest.mark.parametrize("schedule", ["constant", "halfway_reset", "multistep", "thirds"])
 def test_continuing_at_any_milestone_equals_an_uninterrupted_run_bitwise(name, schedule):
     training = Training(batch=4, augment="stack", cutmix=0.5, schedule=schedule, epochs=4)
     x, y = images(dtype=torch.float32)
