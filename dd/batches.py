@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dd.data.pool import RealPool
 from dd.rng import stream
@@ -91,3 +92,50 @@ class SiameseBatches:
         order = torch.rand(self._pool.classes, each, generator=stream(self._seed, "subset", *names)).argsort(1)[:, : self._cap]
         chosen = (order + each * torch.arange(self._pool.classes).unsqueeze(1)).reshape(-1).to(batch.x.device)
         return Batch(batch.x[chosen], batch.y[chosen])
+
+
+class UnrolledBatches:
+    """The batches of one step of a method that trains a student on the synthetic images inside the step.
+
+    Every mini-batch is a function of (seed, step, i) and of the images, so that it may be made again in the backward pass.
+
+    size: stored images. batch: images of a mini-batch; None, or more than there are, is all of them.
+    """
+
+    def __init__(
+        self, pool: RealPool, synthetic: Parameterization, size: int, augment: Augment, batch: int | None, seed: int, step: int
+    ) -> None:
+        self._pool = pool
+        self._synthetic = synthetic
+        self._augment = augment
+        self._batch = batch
+        self._seed = seed
+        self._step = step
+        self._calls = 0
+        self._index = torch.arange(size, device=pool.device)
+
+    def minibatch(self, i: int, images: Tensor, labels: Tensor) -> Batch:
+        """Return mini-batch i of the student, augmented: at most `batch` of the n images, and their labels; differentiable in the images.
+
+        All images are shuffled and cut into pieces of `batch`, of which the last one is taken first: where `batch` does not divide n, that
+        is the short one. When no piece is left they are shuffled anew. The augmentation has values for each image.
+        """
+        n = len(images)
+        batch = min(self._batch or n, n)
+        sweep, taken = divmod(i, -(-n // batch))
+        order = torch.randperm(n, generator=stream(self._seed, "chunks", self._step, sweep))
+        index = order.split(batch)[-1 - taken].to(images.device)
+        generator = stream(self._seed, "student", self._step, i)
+        params = self._augment.draw(generator, len(index), (images.shape[1], images.shape[2], images.shape[3]), shared=False)
+        return Batch(self._augment.apply(images.index_select(0, index), params, torch.arange(len(index))), labels[index])
+
+    def synthetic(self, n: int | None = None) -> Batch:
+        """Return what the first n stored images decode to, or all, un-augmented."""
+        index = self._index[:n]
+        return Batch(self._synthetic.decode(index), self._synthetic.labels(index))
+
+    def real(self, n: int) -> Batch:
+        """Return n real images drawn uniformly from the whole train split, anew in each call of a step."""
+        self._calls += 1
+        index = self._pool.uniform(stream(self._seed, "uniform", self._step, self._calls - 1), n)
+        return Batch(self._pool.x(index), self._pool.y(index))
