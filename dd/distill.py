@@ -21,13 +21,16 @@ from dd import recipes
 from dd.artifacts import atomic, load_tensors, save_tensors, write_json, write_text
 from dd.config import hashed, parse
 from dd.config.stages import DistillConfig
-from dd.data.load import load, manifest
+from dd.data import load as prepared
+from dd.data.load import manifest
 from dd.data.pool import RealPool
 from dd.errors import ArtifactError, ConfigError
 from dd.evaluation.io import write_distilled
 from dd.images import write_grid
+from dd.objectives.guidance import guided
 from dd.optim import PerClassSGD
 from dd.progress import Progress
+from dd.sources.guides import Guidance, chosen
 from dd.types import DistilledSet, Inputs, Need, Run
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running distillation
@@ -45,6 +48,7 @@ def distill(
     seed: int,
     out: Path,
     *,
+    epoch: int | None = None,
     device: str = "cpu",
     stop: Callable[[], bool] = lambda: False,
     save_every: float = SAVE_EVERY,
@@ -52,8 +56,9 @@ def distill(
     """Make one distilled set and write distilled.safetensors, steps/, config.json, curve.csv and grid.png into `out`.
 
     Args:
-        dataset: folder of the prepared dataset. paths: one list of files for every need of the recipe, in order.
-        seed: which of the independent sets. stop: asked between steps whether to save and stop.
+        dataset: folder of the prepared dataset. paths: one list of files for every need, in order: of the recipe, then of its guidance.
+        seed: which of the independent sets. epoch: of the guides, where the configuration leaves that to a choice.
+        stop: asked between steps whether to save and stop.
 
     Returns:
         How often the run was continued from a checkpoint.
@@ -66,15 +71,22 @@ def distill(
     facts = manifest(dataset)
     recipe = recipes.load(config.method)
     fields = parse(recipe.Config, config.recipe, f"distill {config.method}")
-    _check_paths(config.method, recipe.needs(fields, facts["name"]), paths)
-    inputs = Inputs(dataset, facts, config.ipc, seed, device, paths, _pool(dataset, facts, getattr(recipe, "LINEAGE", "dc"), device))
+    own, guides = recipes.needs_of(config, facts["name"])
+    given = _given(config.method, [*own, *guides], paths)
+    pool = _pool(dataset, facts, recipes.lineage_of(recipe, fields), config.split, device)
+    inputs = Inputs(dataset, facts, config.ipc, seed, device, given[: len(own)], pool)
     run: Run = recipe.build(fields, inputs)
+    if config.guidance is not None:
+        guidance = parse(Guidance, config.guidance, "guidance")
+        run = guided(run, guidance, chosen(guidance, given[len(own) :], epoch), inputs)
     about = {"dataset": facts["name"], "fingerprint": facts["fingerprint"], "method": config.method, "ipc": config.ipc, "seed": seed}
     resume = out / ".resume"
     loop = Loop(run, resume / "state.safetensors", {"config": hashed(config), "seed": seed, "fingerprint": facts["fingerprint"]})
     loop.load()
     diverged = loop.descend(stop, save_every, lambda step: _write_set(resume / "steps" / f"{step}.safetensors", run.finish(), about))
     final = run.finish()
+    if final.indices is not None and config.split != "train":
+        final.indices = prepared.positions(dataset, config.split)[final.indices]  # sets of positions mean those in all of train
     if diverged:
         about["diverged"] = {name: value if math.isfinite(value) else str(value) for name, value in diverged.items()}
     _publish_steps(resume / "steps", out / "steps", run.steps, final, about)
@@ -87,11 +99,13 @@ def distill(
     return loop.resumed
 
 
-def _check_paths(method: str, needs: list[Need], paths: list[list[Path]]) -> None:
+def _given(method: str, needs: list[Need], paths: list[list[Path]]) -> list[list[Path]]:
+    """Return the files that are given, after checking that they are of as many needs as there are."""
     given = [group for group in paths if group]
     if len(given) != len(needs):
         names = ", ".join(f"{need.kind} {need.network}" for need in needs) or "nothing"
         raise ConfigError(f"distill {method}: need: files of {len(given)} needs are given; this configuration needs {len(needs)}: {names}")
+    return given
 
 
 def _shown(distilled: DistilledSet, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,13 +118,12 @@ def _shown(distilled: DistilledSet, inputs: Inputs) -> tuple[torch.Tensor, torch
     return inputs.pool().raw(distilled.indices[::every]).cpu(), distilled.labels[::every]
 
 
-def _pool(dataset: Path, facts: dict[str, Any], lineage: str, device: str) -> Callable[[], RealPool]:
+def _pool(dataset: Path, facts: dict[str, Any], lineage: str, split: str, device: str) -> Callable[[], RealPool]:
     made: list[RealPool] = []
 
     def pool() -> RealPool:
         if not made:
-            images, labels = load(dataset, "train")
-            made.append(RealPool(images, labels, len(facts["classes"]), **facts["lineages"][lineage], device=device))
+            made.append(prepared.pool(dataset, split, lineage, device))
         return made[0]
 
     return pool

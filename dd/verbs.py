@@ -91,6 +91,37 @@ def prepare(args: Namespace) -> None:
     make(args.name, parse(DatasetConfig, _config(args.config), f"dataset {args.name}"), args.raw, args.out)
 
 
+def whiten(args: Namespace) -> None:
+    """Fit the whitening of a prepared dataset."""
+    from dd.data.whiten import whiten as fit
+
+    _device(args)
+    fit(args.dataset, args.out)
+
+
+def teacher(args: Namespace) -> None:
+    """Bring a teacher's weights into our own form."""
+    from dd.teachers import install
+
+    config = _config(args.config)
+    install(config["teacher"], args.file, config.get("sha256"), args.out)
+
+
+def experts(args: Namespace) -> None:
+    """Train a block of experts and keep their trajectories."""
+    from dd.train.config import ExpertConfig
+    from dd.train.experts import experts as train
+    from dd.train.pretrain import Stopped
+
+    config = parse(ExpertConfig, _config(args.config), "experts")
+    device = _device(args)
+    try:
+        with _noted(args.out[0].with_suffix(".run.json"), device, seeds=args.seeds):
+            train(config, args.dataset, args.seeds, args.out, device=device, stop=_stopper(args))
+    except Stopped as stopped:
+        raise Unfinished(str(stopped)) from None
+
+
 def pretrain(args: Namespace) -> None:
     """Train a block of networks from one milestone to the next."""
     from dd.train.config import PretrainConfig
@@ -111,16 +142,18 @@ def pretrain(args: Namespace) -> None:
 
 def distill(args: Namespace) -> None:
     """Distil one set."""
+    from dd.artifacts import read_json
     from dd.config.stages import DistillConfig
     from dd.distill import Stopped
     from dd.distill import distill as descend
 
     config = parse(DistillConfig, _config(args.config), "distill")
     device = _device(args)
+    epoch = None if args.choice is None else int(read_json(args.choice)["value"])
     try:
         with _noted(args.out / "run.json", device) as facts:
             facts["resumed"] = descend(
-                config, args.dataset, args.need, args.seed, args.out,
+                config, args.dataset, args.need, args.seed, args.out, epoch=epoch,
                 device=device, stop=_stopper(args), save_every=args.save_every,
             )  # fmt: skip
     except Stopped as stopped:
@@ -141,12 +174,23 @@ def evaluate(args: Namespace) -> None:
     with _noted(args.out.with_suffix(".run.json"), device):
         check_identity(args.distilled, config.distilled)
         distilled = read_distilled(args.distilled, args.dataset)
-        scores = judge(distilled, config.network, config.protocol, settings, args.dataset, args.set, range(first, last + 1), device=device)
+        scores = judge(
+            distilled, config.network, config.protocol, settings, args.dataset, args.set, range(first, last + 1), split=config.split,
+            device=device,
+        )  # fmt: skip
         write_scores(args.out, config.model_dump(mode="json"), scores)
+
+
+def choose(args: Namespace) -> None:
+    """Pick a value from the results of its candidates."""
+    from dd.choose import choose as pick
+
+    pick(_config(args.config), args.out)
 
 
 def analyse(args: Namespace) -> None:
     """Run networks over a finished set."""
+    from dd.analysis.accuracy import accuracy
     from dd.analysis.embeddings import embeddings
     from dd.analysis.models import models
     from dd.config.stages import AnalyseConfig
@@ -158,7 +202,7 @@ def analyse(args: Namespace) -> None:
     check_identity(args.distilled, config.distilled)
     device = _device(args)
     with _noted(args.out.with_suffix(".run.json"), device):
-        make = {"embeddings": embeddings, "models": models}[config.kind]
+        make = {"embeddings": embeddings, "models": models, "accuracy": accuracy}[config.kind]
         make(config, args.dataset, args.distilled, args.checkpoint, args.out, device=device)
 
 

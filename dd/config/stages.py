@@ -21,7 +21,11 @@ class Dataset(Frozen):
 
 
 class DistillConfig(Frozen):
-    """One distillation, but for its seed. recipe: the method's own fields; inputs: ids of what it needs."""
+    """One distillation, but for its seed.
+
+    recipe: the method's own fields; inputs: ids of what it needs. guidance: fields of `dd.sources.guides.Guidance`, or none.
+    split: which real images there are: all of `train`, or `fit`, without the held-out tenth.
+    """
 
     stage: Literal["distill"] = "distill"
     version: int = 1
@@ -30,10 +34,12 @@ class DistillConfig(Frozen):
     ipc: int = Field(ge=0)
     recipe: dict[str, Any]
     inputs: tuple[str, ...] = ()
+    guidance: dict[str, Any] | None = added(None)
+    split: Literal["train", "fit"] = added("train")
 
 
 class EvaluateConfig(Frozen):
-    """One evaluation of a distilled set. step: which published step; null is the final set."""
+    """One evaluation of a distilled set. step: which published step; null is the final set. split: which images it is tested on."""
 
     stage: Literal["evaluate"] = "evaluate"
     version: int = 1
@@ -42,12 +48,14 @@ class EvaluateConfig(Frozen):
     network: str
     protocol: str
     settings: dict[str, Any]
+    split: Literal["test", "holdout"] = added("test")
 
 
 class AnalyseConfig(Frozen):
     """Features of one class of a distilled set and of real images, under networks pre-trained on the real ones.
 
-    kind: `embeddings`, under one network; `models`, under several (seeds 0 to models - 1), with the matching loss of every class.
+    kind: `embeddings`, under one network; `models`, under several (seeds 0 to models - 1), with the matching loss of every class;
+    `accuracy`, what one network says of the distilled images of every class.
     step: which published step of the set; null is the final set. network, pretrained, epoch: the checkpoints to look through.
     label: the class. real: how many real images of it.
     models, batch, draws: of the kind `models`: how many networks, real images a class in a batch (a class that has fewer gives all),
@@ -56,7 +64,7 @@ class AnalyseConfig(Frozen):
 
     stage: Literal["analyse"] = "analyse"
     version: int = 1
-    kind: Literal["embeddings", "models"] = "embeddings"
+    kind: Literal["embeddings", "models", "accuracy"] = "embeddings"
     distilled: str
     network: str
     pretrained: str
@@ -70,6 +78,6 @@ class AnalyseConfig(Frozen):
 
     @model_validator(mode="after")
     def _says_only_what_matters(self) -> AnalyseConfig:
-        if self.kind == "embeddings" and (self.models, self.batch, self.draws) != (1, 256, 10):
+        if self.kind != "models" and (self.models, self.batch, self.draws) != (1, 256, 10):
             raise ValueError("models, batch and draws belong to kind 'models'")  # else two ids would be one analysis
         return self

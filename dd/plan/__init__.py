@@ -3,6 +3,7 @@
 Imports no torch: the workflow reads this for every job.
 """
 
-from dd.plan.jobs import Cell, Job, Plan
+from dd.plan.job import Cell, Job
+from dd.plan.jobs import Plan
 
 __all__ = ["Cell", "Job", "Plan"]

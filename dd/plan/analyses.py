@@ -11,12 +11,12 @@ from dd.config import digest, hashed, parse
 from dd.config.stages import AnalyseConfig
 from dd.errors import ConfigError, nearest
 from dd.plan.papers import Scale
-from dd.plan.pretraining import Pretraining
+from dd.plan.supplies import Supplies
 from dd.train.config import Training
 from dd.types import Need
 
 if TYPE_CHECKING:
-    from dd.plan.jobs import Cell
+    from dd.plan.job import Cell
 
 OF_NETWORKS = ("network", "epochs", "training", "lineage")  # of `analysis`; every other key is a field of AnalyseConfig
 CAPS = {"epochs": "recipe.extractor.epochs", "models": "recipe.extractor.pool", "batch": "recipe.batch_real"}
@@ -24,10 +24,14 @@ CAPS = {"epochs": "recipe.extractor.epochs", "models": "recipe.extractor.pool", 
 
 @dataclass(frozen=True)
 class Analysis:
-    """One analysis. distilled: the file of the set; modules: its code; changed: what the scale changed, in words."""
+    """One analysis.
+
+    distilled: the file of the set; lineage: how images are normalised; modules: its code; changed: what the scale changed, in words.
+    """
 
     config: dict[str, Any]
     distilled: str
+    lineage: str
     checkpoints: list[str]
     modules: list[str]
     changed: list[str]
@@ -38,37 +42,39 @@ class Analysis:
         return digest(self.config)
 
 
-def analysis(cell: Cell, wanted: Mapping[str, Any], scale: Scale, dataset: dict[str, Any], pretraining: Pretraining) -> Analysis:
+def analysis(cell: Cell, wanted: Mapping[str, Any], scale: Scale, dataset: str, supplies: Supplies) -> Analysis:
     """Return an analysis of a cell's first set, and ask for the networks that it looks through.
 
     Networks are trained on the dataset of the cell, as `analysis` of the paper file says: network, epochs, training (fields of
-    `Training`), lineage (whose mean and std), models (seeds 0 to models - 1). A scale maps the network, and caps epochs, models and
-    batch as it caps those of a method's extractors.
+    `Training`), lineage (whose mean and std), models (seeds 0 to models - 1). Without network, it is the one that the cell is evaluated
+    with. A scale maps the network, and caps epochs, models and batch as it caps those of a method's extractors, unless it has caps
+    of their own (`analysis.epochs`, ...).
 
     Args:
-        wanted: `analysis` of the artifact. dataset: what ids know of the cell's dataset.
+        wanted: `analysis` of the artifact. dataset: the cell's.
 
     Raises:
         ConfigError: a key is missing, unknown or has a wrong value.
     """
-    missing = [key for key in ("network", "epochs") if key not in wanted]
-    if missing:
+    if "epochs" not in wanted:
         known = sorted({*OF_NETWORKS, *AnalyseConfig.model_fields} - {"stage", "version", "distilled", "pretrained", "epoch", "step"})
-        raise ConfigError(f"analysis: {missing[0]} is missing{nearest(missing[0], known)}")
+        raise ConfigError(f"analysis: epochs is missing{nearest('epochs', known)}")
     several = {"batch": AnalyseConfig.model_fields["batch"].default} if wanted.get("kind") == "models" else {}
     whole = {**several, **wanted}
-    small = _scaled(whole, scale)
+    whole = {"network": cell.point.config["network"], **whole}
+    small = {**_scaled(whole, scale), **({} if "network" in wanted else {"network": whole["network"]})}
     training = hashed(parse(Training, small.get("training", {}), "analysis.training"))
     fields = {key: value for key, value in small.items() if key not in OF_NETWORKS}
     step, network, epochs = cell.point.config.get("step"), str(small["network"]), small["epochs"]
     models = fields.get("models", 1)
     if not isinstance(models, int) or not isinstance(epochs, int) or models < 1 or epochs < 0:
         raise ConfigError(f"analysis: models {models!r}, epochs {epochs!r}: must be whole numbers, from 1 and from 0")
-    need = Need("pretrained", dataset["name"], network, training, tuple(range(models)), (epochs,), small.get("lineage", "dc"))
+    lineage = small.get("lineage", "dc")
+    need = Need("pretrained", dataset, network, training, tuple(range(models)), (epochs,), lineage)
     config = hashed(
         parse(
             AnalyseConfig,
-            {**fields, "distilled": cell.distilled, "network": network, "pretrained": pretraining.id(dataset, need), "epoch": epochs,
+            {**fields, "distilled": cell.distilled, "network": network, "pretrained": supplies.id(need), "epoch": epochs,
              "step": step},
             "analysis",
         )
@@ -76,7 +82,8 @@ def analysis(cell: Cell, wanted: Mapping[str, Any], scale: Scale, dataset: dict[
     return Analysis(
         config,
         f"{cell.sets[0]}/distilled.safetensors" if step is None else f"{cell.sets[0]}/steps/{step}.safetensors",
-        pretraining.ask(dataset, need, 0),
+        lineage,
+        supplies.ask(need, 0),
         [f"dd.analysis.{config['kind']}", networks.module_of(network)],
         [f"analysis {key} {value}" for key, value in small.items() if value != whole.get(key)],
     )
@@ -86,7 +93,7 @@ def _scaled(wanted: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
     small = dict(wanted)
     small["network"] = scale.map.get("network", {}).get(small["network"], small["network"])
     for key, cap in CAPS.items():
-        most = scale.cap.get(cap)
+        most = scale.cap.get(f"analysis.{key}", scale.cap.get(cap))
         if isinstance(small.get(key), (int, float)) and most is not None and small[key] > most:
             small[key] = most
     return small

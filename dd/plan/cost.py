@@ -12,7 +12,9 @@ from dd import networks, recipes
 from dd.config import parse
 from dd.config.stages import AnalyseConfig
 from dd.data.registry import DATASETS
-from dd.plan.jobs import Job, Plan, decoded
+from dd.plan.job import Job
+from dd.plan.jobs import Plan, decoded
+from dd.sources.guides import architecture
 
 STARTUP = 2.5  # seconds: a process that imports torch, on a warm disk
 DRAWING = 8.0  # seconds: all figures of a paper
@@ -76,11 +78,23 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
     """Return (seconds, bytes written) of a job, at `per_second` floating-point operations per second."""
     if job.stage in ("artifact", "download"):
         return DRAWING, 2e6
+    if job.stage == "choose":
+        return 1.0, 1e3
+    if job.stage == "teacher":
+        return STARTUP, 1.5e8
     sizes = Sizes(job.facts["dataset"])
     pixels = sizes.channels * sizes.size[0] * sizes.size[1]
     if job.stage == "prepare":
         images = sizes.train + sizes.test
         return STARTUP + images * 4e-4, images * pixels
+    if job.stage == "whiten":  # a covariance, and its eigenvectors
+        return STARTUP + (2.0 * sizes.train * pixels**2 + 20.0 * pixels**3) / per_second, 8.0 * pixels**2
+    if job.stage == "experts":
+        one, numbers = flops(job.config["network"], *sizes.shape())
+        epochs, seeds, limit = job.config["epochs"], len(job.facts["seeds"]), job.config["images"]
+        images = sizes.train if limit is None else min(sizes.train, limit * sizes.classes)
+        work = epochs * images * ((1 + BACKWARD) * one / per_second + STEP / job.config["training"]["batch"])
+        return STARTUP + seeds * work, seeds * (epochs + 1) * numbers * 4.0
     if job.stage == "pretrain":
         one, numbers = flops(job.config["network"], *sizes.shape())
         epochs, seeds = job.facts["epoch"] - job.facts["previous_epoch"], len(job.facts["seeds"])
@@ -93,6 +107,7 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         config = parse(recipe.Config, job.config["recipe"], method)
         passes: dict[str, float] = getattr(recipe, "work", lambda config, classes, train, ipc: {})(config, sizes.classes, sizes.train, ipc)
         work = sum(images * flops(network, *sizes.shape())[0] for network, images in passes.items())
+        work += _guidance(job, sizes)
         images = decoded(job.config) + (ipc if decoded(job.config) != ipc else 0)  # and what is stored, where it is something else
         sets = 1 + len(job.config["recipe"].get("steps", ()))
         return STARTUP + work / per_second + job.facts["iterations"] * STEP, sets * sizes.classes * images * pixels * 4.0
@@ -109,6 +124,16 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
     batches = looked.batch * looked.draws * sizes.classes if looked.kind == "models" else 0
     images = looked.models * (looked.real + sizes.classes * job.facts["ipc"] + batches)
     return STARTUP + 1.0 + images * one / per_second, looked.models * 2e6
+
+
+def _guidance(job: Job, sizes: Sizes) -> float:
+    """Return the operations of looking through guides: all synthetic images forth and back (two passes), and real ones for cclom."""
+    guidance = job.config.get("guidance")
+    if guidance is None:
+        return 0.0
+    images = 3.0 * sizes.classes * decoded(job.config) + (guidance["batch"] if guidance["kind"] == "cclom" else 0)
+    each = [flops(architecture(network), *sizes.shape())[0] for network in guidance["networks"]]
+    return float(job.facts["iterations"] * images * sum(each) / len(each))
 
 
 def total(jobs: Iterable[Job], per_second: float) -> float:

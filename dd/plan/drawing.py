@@ -13,7 +13,8 @@ from dd.plan.papers import AXES, Paper, Scalar
 from dd.plan.points import waiting
 
 if TYPE_CHECKING:
-    from dd.plan.jobs import Cell, Plan
+    from dd.plan.job import Cell
+    from dd.plan.jobs import Plan
 
 # Of an artifact; not its looks.
 LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen", "pending"}
@@ -40,7 +41,7 @@ def drawing(plan: Plan, name: str) -> dict[str, Any]:
                 {"at": one.at, "printed": _printed(paper, one.at), "reason": one.reason, "place": one.place} for one in later
             ]
         chosen = {**paper.chosen, **artifact.chosen}
-        artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(cell, paper) for cell in cells]})
+        artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(plan, cell, paper) for cell in cells]})
     return {
         "paper": name, "title": paper.title, "scale": plan.scale.scale, "spread": paper.spread, "artifacts": artifacts,
         "reported": reported_file(plan, name), "claims": claims_file(plan, paper),
@@ -94,12 +95,35 @@ def _ancestors(plan: Plan, cell: Cell) -> list[str]:
     return list(found)
 
 
-def _cell_json(cell: Cell, paper: Paper) -> dict[str, Any]:
+def _run_files(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Return where the seconds of a cell's distillations stand, and those of training its guides.
+
+    A job of pre-training makes a block of seeds; share is the part of its seconds that this cell's guides, up to their epoch, took.
+    """
+    seen: dict[tuple[str, str], float] = {}
+    open_ = list(plan.jobs[f"{cell.sets[0]}/distilled.safetensors"].facts["guides"])
+    while open_:
+        path = open_.pop()
+        job = plan.jobs[path]
+        run = str(Path(job.outputs[0]).with_suffix(".run.json"))
+        if job.stage == "pretrain" and (run, path) not in seen:
+            seen[run, path] = 1 / len(job.outputs)
+            place = job.outputs.index(path)
+            open_ += [job.facts["previous"][place]] if job.facts["previous"] else []
+    shares: dict[str, float] = {}
+    for (run, _), share in seen.items():
+        shares[run] = shares.get(run, 0.0) + share
+    guides = [{"run": run, "share": round(share, 6)} for run, share in sorted(shares.items())]
+    return {"distillation": [f"{folder}/run.json" for folder in cell.sets], "guides": guides}
+
+
+def _cell_json(plan: Plan, cell: Cell, paper: Paper) -> dict[str, Any]:
     config = cell.point.config
     return {
         "at": cell.point.at, "printed": _printed(paper, cell.point.at), "scaled": cell.point.scaled, "chosen": sorted(paper.chosen),
         "id": cell.distilled, "score_id": cell.evaluated,
         "config": config, "scores": cell.scores, "sets": cell.sets, "analysis": cell.analysis,
+        "run_files": _run_files(plan, cell), "choice": cell.choice,
     }  # fmt: skip
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +13,15 @@ from dd.config.stages import Dataset, DistillConfig, EvaluateConfig
 from dd.data.config import DatasetConfig, load_datasets
 from dd.data.registry import DATASETS, raw_files
 from dd.errors import ConfigError, nearest
+from dd.plan import choices, supplies
 from dd.plan.analyses import analysis
 from dd.plan.code import code_id
 from dd.plan.drawing import claims_file, drawing, reported_file
+from dd.plan.job import DRAWN, PATHS, Cell, Job
 from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names
-from dd.plan.points import Point, check_rules, expand
-from dd.plan.pretraining import Pretraining
-from dd.types import Need
-
-PATHS = {
-    "download": "data/raw/{dataset}/{file}",
-    "prepare": "data/prepared/{dataset}/manifest.json",
-    "pretrain": "results/pretrained/{dataset}/{network}/{id}/epoch{epoch}/seed{seed}.safetensors",
-    "distill": "results/distilled/{dataset}/{method}/ipc{ipc}-{id}/seed{seed}/distilled.safetensors",
-    "evaluate": "results/scores/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.json",
-    "analyse": "results/analyses/{distilled}/{kind}-{id}/set{set}.safetensors",
-    "artifact": "results/papers/{scale}/{paper}/claims.json",
-}
-DRAWN = ("csv", "md", "png", "pdf")
-
-
-@dataclass
-class Job:
-    """One call of `python -m dd`. config: what is hashed; modules: the code it runs, beyond what the config names."""
-
-    stage: str
-    outputs: list[str]
-    inputs: list[str]
-    config: dict[str, Any]
-    modules: list[str]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """The configuration as canonical JSON, as the job reads it."""
-        return canonical(self.config)
-
-    @cached_property
-    def code(self) -> str:
-        """Identity of the code."""
-        return code_id(self.modules)
-
-
-@dataclass
-class Cell:
-    """A point with the ids and files of its results."""
-
-    point: Point
-    distilled: str
-    evaluated: str
-    sets: list[str]
-    scores: list[str]
-    analysis: str | None = None
+from dd.plan.points import Point, check_rules, expand, network_names
+from dd.plan.supplies import Supplies, check_teachers
+from dd.sources.guides import architecture
 
 
 class Plan:
@@ -86,17 +41,18 @@ class Plan:
         self.datasets: dict[str, DatasetConfig] = load_datasets(settings.datasets, f"{where}: datasets")
         self.jobs: dict[str, Job] = {}
         self.cells: dict[str, dict[str, list[Cell]]] = {}
-        self.pretraining = Pretraining(
-            self.scale.block.seeds, sorted({epoch for paper in self.papers.values() for epoch in paper.milestones})
-        )
+        check_teachers(settings.teachers, where)
+        self.supplies = Supplies(self.scale.block.seeds, self._dataset, self._images, settings.teachers)
         for name in self.datasets:
             self._prepare(name)
         for name, paper in self.papers.items():
             check_rules(paper, str(folder / "papers" / f"{name}.yaml"))
             self.cells[name] = {}
+            self.supplies.pretraining.milestones = paper.milestones
             for artifact_name, artifact in paper.artifacts.items():
                 self.cells[name][artifact_name] = self._cells(paper, artifact_name, artifact)
-        self._add_pretraining()
+        for job in self.supplies.jobs():
+            self.jobs |= dict.fromkeys(job.outputs, job)
         for name, paper in self.papers.items():
             self._add_paper(name, paper)
 
@@ -113,50 +69,71 @@ class Plan:
         return cells
 
     def _cell(self, point: Point) -> Cell:
-        config = point.config
+        config, choice = self._chosen(point.config)
         sets = config["sets"] if self.settings.sets is None else min(config["sets"], self.settings.sets)
         nets = config["nets"] if self.settings.nets is None else self.settings.nets
-        folder, distilled = self._distilled(config, sets)
+        folder, distilled = self._distilled(config, sets, choice)
         protocol = config["protocol"]["name"]
         settings = {key: value for key, value in config["protocol"].items() if key != "name"}
         evaluated = hashed(
-            EvaluateConfig(distilled=distilled, step=config.get("step"), network=config["network"], protocol=protocol, settings=settings)
-        )
+            EvaluateConfig(
+                distilled=distilled, step=config.get("step"), network=config["network"], protocol=protocol, settings=settings,
+                split=config.get("tested_on", "test"),
+            )
+        )  # fmt: skip
         scores = [
             self._score(config, evaluated, f"{folder}/seed{s}", s, first, last)
             for s in range(sets)
             for first, last in _blocks(nets, self.scale.block.nets)
         ]
-        return Cell(point, distilled, digest(evaluated), [f"{folder}/seed{s}" for s in range(sets)], scores)
+        return Cell(point, distilled, digest(evaluated), [f"{folder}/seed{s}" for s in range(sets)], scores, choice=choice)
 
-    def _distilled(self, config: Mapping[str, Any], sets: int) -> tuple[str, str]:
+    def _chosen(self, config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Return a configuration whose epoch of the guides names the choice that it waits for, and the file of that choice."""
+        competing = choices.candidates(config)
+        if competing is None:
+            return config, None
+        rule = config["guidance"]["epochs"]
+        judged = {epoch: self._cell(Point({}, one)) for epoch, one in competing.items()}
+        job = choices.job({epoch: choices.Judged(cell.evaluated, cell.scores) for epoch, cell in judged.items()}, rule["split"])
+        (path,) = job.outputs
+        self.jobs.setdefault(path, job)
+        guidance = {**config["guidance"], "epochs": {**rule, "choice": job.facts["id"]}}
+        return {**config, "guidance": guidance}, path
+
+    def _distilled(self, config: Mapping[str, Any], sets: int, choice: str | None) -> tuple[str, str]:
         """Add the distillations of a point; return their common folder and their id."""
         dataset, method, ipc = config["dataset"], config["method"], config["ipc"]
         self._prepare(dataset)
         self._check_ipc(dataset, method, ipc)
-        recipe = recipes.load(method)
-        needed: list[Need] = recipe.needs(parse(recipe.Config, config["recipe"], f"recipe {method}"), dataset)
-        ids = [self.pretraining.id(self._dataset(need.dataset), need) for need in needed]
         about = DistillConfig(
-            dataset=Dataset(**self._dataset(dataset)), method=method, ipc=ipc, recipe=config["recipe"], inputs=tuple(ids)
-        )
-        hashed_config = hashed(about)
+            dataset=Dataset(**self._dataset(dataset)), method=method, ipc=ipc, recipe=config["recipe"], guidance=config.get("guidance"),
+            split=config.get("split", "train"),
+        )  # fmt: skip
+        own, guides = recipes.needs_of(about, dataset)
+        needed = [*own, *guides]
+        for need in needed:
+            if need.kind != "teacher":
+                self._prepare(need.dataset)
+        hashed_config = hashed(about.model_copy(update={"inputs": tuple(self.supplies.id(need) for need in needed)}))
         id_ = digest(hashed_config)
         folder = f"results/distilled/{dataset}/{method}/ipc{ipc}-{id_}"
         for seed in range(sets):
             path = f"{folder}/seed{seed}/distilled.safetensors"
             if path in self.jobs:
                 continue
-            groups = [self.pretraining.ask(self._dataset(need.dataset), need, seed) for need in needed]
+            groups = [self.supplies.ask(need, seed) for need in needed]
             steps = [f"{folder}/seed{seed}/steps/{step}.safetensors" for step in config["recipe"].get("steps", ())]
+            files = dict.fromkeys(file for group in groups for file in group)
             self.jobs[path] = Job(
                 "distill",
                 [path, *steps, *(f"{folder}/seed{seed}/{name}" for name in ("config.json", "curve.csv", "grid.png"))],
-                [self._manifest(dataset), *(file for group in groups for file in group)],
+                [*self._images(dataset, lineage(config)), *files, *([choice] if choice else [])],
                 hashed_config,
-                ["dd.distill", recipes.module_of(method), *_network_modules(config["recipe"])],
-                {"dataset": dataset, "groups": groups, "seed": seed, "id": id_, "iterations": config["recipe"].get("iterations", 0)},
-            )
+                ["dd.distill", recipes.module_of(method), *_network_modules(config["recipe"]), *_network_modules(config.get("guidance"))],
+                {"dataset": dataset, "groups": groups, "seed": seed, "id": id_, "iterations": config["recipe"].get("iterations", 0),
+                 "guides": [file for group in groups[len(own) :] for file in group], "choice": choice},
+            )  # fmt: skip
         return folder, id_
 
     def _score(self, config: Mapping[str, Any], evaluated: dict[str, Any], folder: str, set_: int, first: int, last: int) -> str:
@@ -172,7 +149,7 @@ class Plan:
             Job(
                 "evaluate",
                 [path],
-                [source, self._manifest(config["dataset"])],
+                [source, *self._images(config["dataset"], lineage(config))],
                 evaluated,
                 ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
                 {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": decoded(config), "id": digest(evaluated)},
@@ -183,13 +160,13 @@ class Plan:
     def _analysis(self, cell: Cell, wanted: Mapping[str, Any]) -> str:
         """Add an analysis of the cell's first set; return its file."""
         dataset = cell.point.config["dataset"]
-        found = analysis(cell, wanted, self.scale, self._dataset(dataset), self.pretraining)
+        found = analysis(cell, wanted, self.scale, dataset, self.supplies)
         cell.point.scaled += [item for item in found.changed if item not in cell.point.scaled]
         path = PATHS["analyse"].format(distilled=cell.distilled, kind=found.config["kind"], id=found.id, set=0)
         self.jobs[path] = Job(
             "analyse",
             [path],
-            [found.distilled, self._manifest(dataset), *found.checkpoints],
+            [found.distilled, *self._images(dataset, found.lineage), *found.checkpoints],
             found.config,
             found.modules,
             {"dataset": dataset, "id": found.id, "ipc": cell.point.config["ipc"], "checkpoints": found.checkpoints},
@@ -200,6 +177,15 @@ class Plan:
 
     def _manifest(self, dataset: str) -> str:
         return PATHS["prepare"].format(dataset=dataset)
+
+    def _images(self, dataset: str, lineage: str) -> list[str]:
+        """Return the files in which a dataset's images stand, as a lineage has them; the manifest comes first."""
+        manifest = self._manifest(dataset)
+        if lineage != "zca":
+            return [manifest]
+        path = PATHS["whiten"].format(dataset=dataset)
+        self.jobs.setdefault(path, Job("whiten", [path], [manifest], {"dataset": dataset}, ["dd.data.whiten"], {"dataset": dataset}))
+        return [manifest, path]
 
     def _dataset(self, name: str) -> dict[str, Any]:
         """Return what ids know of a dataset: its name, and its fingerprint where that is pinned."""
@@ -235,26 +221,12 @@ class Plan:
 
     # -- the rest of the graph --------------------------------------------------------------------------------------
 
-    def _add_pretraining(self) -> None:
-        for made in self.pretraining.jobs():
-            job = Job(
-                "pretrain",
-                made.outputs,
-                [self._manifest(made.dataset), *made.previous],
-                made.config,
-                ["dd.train.pretrain", networks.module_of(made.network)],
-                {"dataset": made.dataset, "epoch": made.epoch, "previous": made.previous, "previous_epoch": made.previous_epoch,
-                 "seeds": made.seeds, "key": made.key, "network": made.network, "id": made.id},
-            )  # fmt: skip
-            for path in made.outputs:
-                self.jobs[path] = job
-
     def _add_paper(self, name: str, paper: Paper) -> None:
         folder = f"results/papers/{self.scale.scale}/{name}"
         cells = [cell for artifact in self.cells[name].values() for cell in artifact]
         inputs = {path: None for cell in cells for path in cell.scores}
         inputs |= {f"{folder_}/grid.png": None for cell in cells for folder_ in cell.sets}
-        inputs |= {cell.analysis: None for cell in cells if cell.analysis}
+        inputs |= {path: None for cell in cells for path in (cell.analysis, cell.choice) if path}
         outputs = [f"{folder}/paper.json", *(f"{folder}/{artifact}.{suffix}" for artifact in paper.artifacts for suffix in DRAWN)]
         printed = [path for path in (reported_file(self, name), claims_file(self, paper)) if path and Path(path).exists()]
         self.jobs[f"{folder}/claims.json"] = Job(
@@ -287,28 +259,27 @@ class Plan:
         """Return every job of a stage, once."""
         return list({id(job): job for job in self.jobs.values() if job.stage == name}.values())
 
-    def pretrain_blocks(self) -> dict[tuple[int, ...], list[str]]:
-        """Return, for each list of seeds that one job makes, the milestones (dataset/network/id/epochE) that are made so."""
-        blocks: dict[tuple[int, ...], list[str]] = {}
-        for job in self.stage("pretrain"):
-            blocks.setdefault(tuple(job.facts["seeds"]), []).append(job.facts["key"])
-        return blocks
+    def blocks(self, stage: str) -> dict[tuple[int, ...], list[str]]:
+        """Return, for each list of seeds that one job of a stage (pretrain, experts) makes, the keys of what is made so: their folders."""
+        found: dict[tuple[int, ...], list[str]] = {}
+        for job in self.stage(stage):
+            found.setdefault(tuple(job.facts["seeds"]), []).append(job.facts["key"])
+        return found
 
-    def pretrain_job(self, key: str, seeds: tuple[int, ...]) -> Job:
-        """Return the job of a milestone and a list of seeds."""
-        return self.jobs[f"results/pretrained/{key}/seed{seeds[0]}.safetensors"]
+    def block(self, stage: str, key: str, seeds: tuple[int, ...]) -> Job:
+        """Return the job of a key and a list of seeds."""
+        folder, name = ("pretrained", "seed") if stage == "pretrain" else ("experts", "expert")
+        return self.jobs[f"results/{folder}/{key}/{name}{seeds[0]}.safetensors"]
 
-    def pretrain_flags(self, key: str, seeds: tuple[int, ...]) -> str:
+    def block_flags(self, stage: str, key: str, seeds: tuple[int, ...]) -> str:
         """Return the part of its command line that depends on the job."""
-        facts = self.pretrain_job(key, seeds).facts
-        previous = f"--previous {shlex.join(facts['previous'])} --previous-epoch {facts['previous_epoch']}" if facts["previous"] else ""
-        folder = shlex.quote(f"data/prepared/{facts['dataset']}")
-        return f"--dataset {folder} --epoch {facts['epoch']} --seeds {' '.join(map(str, seeds))} {previous}"
+        return supplies.flags(self.block(stage, key, seeds))
 
     def distill_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""
         needs = " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
-        return f"--dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} --seed {job.facts['seed']} {needs}"
+        choice = f" --choice {shlex.quote(job.facts['choice'])}" if job.facts["choice"] else ""
+        return f"--dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} --seed {job.facts['seed']} {needs}{choice}"
 
     def analyse_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""
@@ -365,11 +336,12 @@ def _blocks(total: int, size: int) -> list[tuple[int, int]]:
     return [(first, min(first + size, total) - 1) for first in range(0, total, size)]
 
 
+def lineage(config: Mapping[str, Any]) -> str:
+    """Return how a point's images are normalised."""
+    recipe = recipes.load(config["method"])
+    return recipes.lineage_of(recipe, parse(recipe.Config, config["recipe"], config["method"]))
+
+
 def _network_modules(config: Any) -> list[str]:
     """Return the modules of all networks that a configuration names."""
-    found: dict[str, None] = {}
-    if isinstance(config, dict):
-        for key, value in config.items():
-            names = [networks.module_of(value)] if key == "network" else _network_modules(value)
-            found |= dict.fromkeys(names)
-    return list(found)
+    return list(dict.fromkeys(networks.module_of(architecture(name)) for name in network_names(config)))

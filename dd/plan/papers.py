@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,8 @@ AXES = {
     "eval_network": "network",
     "eval_protocol": "protocol.name",
 }
-WHOLE = ("dataset", "ipc", "method", "network", "protocol.name", "sets", "nets", "step")  # keys outside recipe. and protocol.
+WHOLE = ("dataset", "ipc", "method", "network", "protocol.name", "sets", "nets", "step")  # keys outside of the parts
+PARTS = ("recipe", "protocol", "guidance")
 
 Scalar = str | int | float | bool | None
 
@@ -43,6 +44,10 @@ class Artifact(Frozen):
     reported: artifacts of reported/*.csv whose rows stand beside the cells, the first before the others; none is that of the
     artifact's own name. One that is named here may hold what other papers print. ratio: show n * classes / |train| in a table.
     axis: places of x in a line: even, or by its numbers.
+    baseline: which points the others are measured against, by coordinates; null: those without one. A point's baseline is the one all of
+    whose coordinates it has. A line draws it as a dotted line. gain: a table says how much each point is above its baseline. mean_gain:
+    coordinates over which the mean of that goes. reading: of what accuracies by class are in kind `classes`: of networks trained on the
+    set, or of the distilled images under pre-trained networks (`analysis` of kind accuracy).
     Everything else is for the drawing (see `dd.figures`).
     """
 
@@ -68,17 +73,22 @@ class Artifact(Frozen):
     reported: tuple[str, ...] = ()
     ratio: bool = False
     axis: Literal["even", "linear", "log"] = "even"
+    baseline: dict[str, Scalar] = {}
+    gain: bool = False
+    mean_gain: tuple[str, ...] = ()
+    reading: Literal["trained", "pretrained"] = "trained"
     fields: dict[str, Any] = {}
     groups: dict[str, str] = {}
 
 
 class Defaults(Frozen):
-    """Settings of a whole paper. recipe, protocol: name -> fields."""
+    """Settings of a whole paper. recipe, protocol, guidance: name (of guidance: its kind) -> fields."""
 
     sets: int = Field(default=5, ge=1)
     nets: int = Field(default=5, ge=1)
     recipe: dict[str, dict[str, Any]] = {}
     protocol: dict[str, dict[str, Any]] = {}
+    guidance: dict[str, dict[str, Any]] = {}
 
 
 class Paper(Frozen):
@@ -137,6 +147,13 @@ class Scale(Frozen):
     block: Block = Block()
 
 
+class TeacherFile(Frozen):
+    """A file of weights that the user got and converted (see docs/teachers.md). sha256: of that file; absent: not checked."""
+
+    path: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+
 class Settings(Frozen):
     """config.yaml: all that a user edits."""
 
@@ -146,6 +163,7 @@ class Settings(Frozen):
     sets: int | None = Field(default=None, ge=1)
     nets: int | None = Field(default=None, ge=1)
     datasets: dict[str, Any] = {}
+    teachers: dict[str, TeacherFile] = {}
 
 
 def load_settings(path: Path) -> Settings:

@@ -12,14 +12,16 @@ from dd import evaluation, networks, recipes
 from dd.config import hashed, parse
 from dd.errors import ConfigError, nearest
 from dd.plan import pending
-from dd.plan.papers import AXES, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
+from dd.plan.papers import AXES, PARTS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
+from dd.sources import guides
 
 
 @dataclass
 class Point:
     """One cell: `at`, the paper's own coordinates, and `config`, what is run. The two never mix.
 
-    config keys: dataset, ipc, method, recipe {...}, network, protocol {name, ...}, sets, nets; step, unless it is the last.
+    config keys: dataset, ipc, method, recipe {...}, network, protocol {name, ...}, sets, nets; step, unless it is the last; guidance
+    {...}, if there is any.
     scaled: what the scale changed, as text. chosen: which coordinates or settings are our choice.
     """
 
@@ -164,9 +166,15 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
     config["recipe"] = _merge(config["recipe"], paper.defaults.recipe.get(str(method), {}))
     config["protocol"] = dict(paper.defaults.protocol.get(protocol, {}))
     fields = recipe.Config.model_fields
+    kind = coordinates.get("guidance.kind")
+    if kind is not None:
+        known = guides.defaults(str(method), str(dataset), int(ipc or 0), str(kind))
+        config["guidance"] = _merge(known, paper.defaults.guidance.get(str(kind), {}))
     for key, value in coordinates.items():
         if key.startswith("recipe.") and key.split(".")[1] not in fields:
             continue  # a coordinate that means nothing to this method (the extractor of a random selection)
+        if key.startswith("guidance.") and kind is None:
+            continue
         _set(config, key, value)
     for number, override in enumerate(overrides):
         if contains(at, override.when):
@@ -190,18 +198,31 @@ def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
     settings = {key: value for key, value in config["protocol"].items() if key != "name"}
     recipe = hashed(parse(recipes.load(method).Config, config["recipe"], f"{where}recipe {method}"))
     settings = hashed(parse(evaluation.config_of(protocol), settings, f"{where}protocol {protocol}"))
-    for name in _networks({**config, "recipe": recipe}):
-        networks.parse(name)
+    guidance = _guidance(config, where)
+    for name in network_names({**config, "recipe": recipe, **guidance}):
+        networks.parse(guides.architecture(name))
     step, published = config.get("step"), recipe.get("steps", [])
     if step is not None and step != recipe.get("iterations") and step not in published:
         raise ConfigError(f"{where}step: value {step} is not published by {method}; recipe.steps has {list(published)}")
     rest = {key: value for key, value in config.items() if key != "step" or step != recipe.get("iterations")}
-    return {**rest, "recipe": recipe, "protocol": {"name": protocol, **settings}}
+    return {**rest, "recipe": recipe, "protocol": {"name": protocol, **settings}, **guidance}
+
+
+def _guidance(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return {"guidance": its fields, filled in and checked}, or nothing; guides of the set's own images name no source."""
+    given = config.get("guidance")
+    if given is None:
+        return {}
+    source = given.get("source")
+    own = {**given, "source": None if source == config["dataset"] else source}
+    if "alpha" not in given:
+        raise ConfigError(f"{where}guidance: alpha is missing: no value is known for method {config['method']}; give guidance.alpha")
+    return {"guidance": hashed(parse(guides.Guidance, own, f"{where}guidance"))}
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:
-    if key not in WHOLE and not key.startswith(("recipe.", "protocol.")):
-        raise ConfigError(f"unknown configuration key {key!r}{nearest(key, [*WHOLE, 'recipe.FIELD', 'protocol.FIELD'])}")
+    if key not in WHOLE and not key.startswith(tuple(f"{part}." for part in PARTS)):
+        raise ConfigError(f"unknown configuration key {key!r}{nearest(key, [*WHOLE, *(f'{part}.FIELD' for part in PARTS)])}")
     *path, last = key.split(".")
     for part in path:
         config = config.setdefault(part, {})
@@ -220,6 +241,9 @@ def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
     config = deepcopy(config)
     maps = scale.map
     config["dataset"] = maps.get("dataset", {}).get(config["dataset"], config["dataset"])
+    if config.get("guidance"):
+        source = config["guidance"]["source"]
+        config["guidance"]["source"] = maps.get("dataset", {}).get(source, source)
     config["ipc"] = maps.get("ipc", {}).get(str(config["ipc"]), config["ipc"])
     protocol = str(maps.get("protocol", {}).get(config["protocol"]["name"], config["protocol"]["name"]))
     if protocol != config["protocol"]["name"]:
@@ -247,17 +271,21 @@ def _of_the_data(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 def _map_networks(value: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {k: names.get(v, v) if k == "network" else _map_networks(v, names) for k, v in value.items()}
+        small = {k: [names.get(name, name) for name in v] for k, v in value.items() if k == "networks" and isinstance(v, list)}
+        return small | {k: names.get(v, v) if k == "network" else _map_networks(v, names) for k, v in value.items() if k not in small}
     return value
 
 
-def _networks(value: Any) -> Iterator[str]:
+def network_names(value: Any) -> Iterator[str]:
+    """Yield the networks that a configuration names, at any depth."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key == "network":
                 yield item
+            elif key == "networks" and isinstance(item, list):
+                yield from item
             else:
-                yield from _networks(item)
+                yield from network_names(item)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

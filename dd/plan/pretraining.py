@@ -44,19 +44,20 @@ class Pretraining:
     """Collects what is asked of pre-training, and turns it into jobs at the end.
 
     Asking for a later epoch adds jobs at the end of the chain and recomputes nothing; so does asking for more sets, since
-    seeds outside a declared pool are jobs of their own. block: seeds in one job of a pool.
+    seeds outside a declared pool are jobs of their own. block: seeds in one job of a pool. milestones: those of the paper that is asking.
     """
 
-    def __init__(self, block: int, milestones: Sequence[int]) -> None:
+    def __init__(self, block: int) -> None:
         self._block = block
-        self._milestones = list(milestones)
+        self.milestones: Sequence[int] = ()
+        self._published: dict[str, set[int]] = {}  # id -> the milestones of all papers that ask for it
         self._configs: dict[str, dict[str, Any]] = {}
         self._pools: dict[tuple[str, int], int] = {}  # (id, epoch) -> size of the largest pool
         self._singles: dict[tuple[str, int], set[int]] = {}
 
     def id(self, dataset: dict[str, Any], need: Need) -> str:
         """Return the id of what is needed."""
-        about = {"dataset": dataset, "network": need.network, "training": need.config, "lineage": need.lineage}
+        about = {"dataset": dataset, "network": need.network, "training": need.config, "lineage": need.lineage, "split": need.split}
         config = hashed(parse(PretrainConfig, about, f"pretrain {need.network}"))
         id_ = digest(config)
         self._configs[id_] = config
@@ -65,6 +66,7 @@ class Pretraining:
     def ask(self, dataset: dict[str, Any], need: Need, seed: int) -> list[str]:
         """Ask for the files of a need of set `seed`; return them."""
         id_ = self.id(dataset, need)
+        self._published.setdefault(id_, set()).update(self.milestones)
         seeds = (seed,) if need.seeds is None else need.seeds
         for epoch in need.epochs:
             if need.seeds is None or len(need.seeds) == 1:
@@ -79,7 +81,7 @@ class Pretraining:
             asked = sorted({epoch for key, epoch in [*self._pools, *self._singles] if key == id_})
             if not asked:
                 continue
-            chain = [epoch for epoch in sorted({*asked, *self._milestones}) if 0 < epoch <= asked[-1]]
+            chain = [epoch for epoch in sorted({*asked, *self._published[id_]}) if 0 < epoch <= asked[-1]]
             for epoch in [0, *chain] if 0 in asked else chain:
                 earlier = [before for before in chain if before < epoch]
                 for seeds in self._seeds(id_, epoch):

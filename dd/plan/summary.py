@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dd.config import canonical
-from dd.plan.jobs import Job, Plan
+from dd.plan.job import Job
+from dd.plan.jobs import Plan
 
 
 def run_file(job: Job) -> Path | None:
@@ -18,7 +19,7 @@ def run_file(job: Job) -> Path | None:
         return first.with_name("run.json")
     if job.stage in ("evaluate", "analyse"):
         return first.with_suffix(".run.json")
-    if job.stage == "pretrain":
+    if job.stage in ("pretrain", "experts"):
         return first.with_suffix(".run.json")
     return None
 

@@ -5,7 +5,7 @@ A recipe file has three parts: `Config`, a frozen configuration; `needs(config, 
 Optional: `defaults(dataset, ipc)` returns fields that the method's authors set for that dataset and ipc; `work(config, classes, train,
 ipc)` counts what a run costs, and `decoded(config, ipc)` the training images of a class, where they are more than are stored;
 `USES_IPC = False` says that the number of images per class means nothing to it, `RANDOM = False` that every set would be the same,
-`LINEAGE = "idc"` that its images are normalised as IDC's code does ("dc" is the default).
+`LINEAGE = "idc"` that its images are normalised as IDC's code does ("dc" is the default), or `lineage(config)` where that is configured.
 
 Files whose name begins with "_" are not methods, but what several of them share.
 """
@@ -13,12 +13,18 @@ Files whose name begins with "_" are not methods, but what several of them share
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from dd.config import parse
+from dd.config.stages import DistillConfig
 from dd.errors import ConfigError, nearest
+from dd.sources import guides
+from dd.types import Need
 
-__all__ = ["load", "module_of", "names"]
+__all__ = ["lineage_of", "load", "module_of", "names", "needs_of"]
 
 FOLDER = Path(__file__).parent
 
@@ -50,3 +56,27 @@ def load(name: str) -> ModuleType:
     if missing:
         raise ConfigError(f"dd/recipes/{name}.py: has no {', '.join(missing)}; a recipe needs Config, needs and build")
     return module
+
+
+def lineage_of(recipe: ModuleType, config: Any) -> str:
+    """Return how a method's images are normalised: "dc", "idc" or "zca"."""
+    if hasattr(recipe, "lineage"):
+        return str(recipe.lineage(config))
+    return str(getattr(recipe, "LINEAGE", "dc"))
+
+
+def needs_of(config: DistillConfig, dataset: str) -> tuple[list[Need], list[Need]]:
+    """Return what a distillation needs: its method, and the models that guide it.
+
+    Whatever is trained on the images of the set itself sees the split that the set is made from.
+
+    Raises:
+        ConfigError: the recipe's or the guidance's fields are wrong.
+    """
+    recipe = load(config.method)
+    fields = parse(recipe.Config, config.recipe, f"recipe {config.method}")
+    own = [replace(need, split=config.split) if need.dataset == dataset else need for need in recipe.needs(fields, dataset)]
+    if config.guidance is None:
+        return own, []
+    guidance = parse(guides.Guidance, config.guidance, "guidance")
+    return own, guides.needs(guidance, dataset, lineage_of(recipe, fields), config.split)

@@ -23,7 +23,8 @@ from dd.evaluation.io import read_distilled
 from dd.evaluation.run import evaluate
 from dd.parameterizations.pixels import Pixels
 from dd.sources.population import Population
-from dd.train.config import PretrainConfig
+from dd.train.config import ExpertConfig, PretrainConfig
+from dd.train.experts import experts
 from dd.train.pretrain import pretrain
 from dd.types import Run
 
@@ -31,6 +32,9 @@ SMALL = {
     "iterations": 6, "history_start": 1, "batch_real": 8, "steps": [0, 3], "network": "convnet3_in_w8", "train_batch": 16, "train_steps": 2,
     "extractor": {"network": "convnet3_in_w8", "probe": 4, "window": 3, "inner_max": 3},
     "features": {"network": "convnet3_in_w8", "epochs": 1},
+    "outer": 4, "inner": 2,  # a network lives longer than one update, and shorter than all
+    "syn_steps": 3, "expert_span": 1, "max_start": 2, "batch_syn": 7,
+    "experts": {"network": "convnet3_in_w8", "count": 2, "epochs": 2, "images": 10},
 }  # fmt: skip
 
 
@@ -51,6 +55,11 @@ def needed(config, digits_dir, folder):
     recipe = recipes.load(config.method)
     groups = []
     for need in recipe.needs(parse(recipe.Config, config.recipe, ""), "digits"):
+        if need.kind == "experts":
+            files = [folder / f"expert{seed}.safetensors" for seed in need.seeds]
+            experts(ExpertConfig(dataset=Dataset(name="digits"), **need.config), digits_dir, need.seeds, files)
+            groups.append(files)
+            continue
         about = PretrainConfig(dataset=Dataset(name="digits"), network=need.network)
         seeds = list(need.seeds or (0,))
         files = [folder / f"{need.network}-{seed}.safetensors" for seed in seeds]

@@ -7,17 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from dd import evaluation, recipes
+from dd import evaluation, networks, recipes
 from dd.artifacts import save_tensors, write_json
 from dd.config import parse
 from dd.config.stages import Dataset, DistillConfig
+from dd.data.normalise import EPS
 from dd.data.registry import DATASETS
 from dd.distill import distill
 from dd.evaluation.io import read_distilled
 from dd.evaluation.run import evaluate
 from dd.plan import Plan
 from dd.plan.papers import Settings, paper_names
-from dd.train.config import PretrainConfig
+from dd.teachers import TEACHERS
+from dd.train.config import ExpertConfig, PretrainConfig
+from dd.train.experts import experts
 from dd.train.pretrain import pretrain
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
@@ -34,6 +37,12 @@ def kinds(value, name=""):
         yield f"{name}={value}"
 
 
+def guides(config):
+    """Yield what decides the wiring of the guidance, if there is any."""
+    guidance = config.get("guidance")
+    return (guidance["kind"], guidance["source"] or "own", *guidance["networks"]) if guidance else ()
+
+
 def wirings():
     """Return one configuration for every distinct wiring among all points at scale paper."""
     plan = Plan(parse(Settings, {"scale": "paper", "papers": []}, "test"), WORKFLOW)
@@ -42,7 +51,7 @@ def wirings():
         for cells in plan.cells[paper].values():
             for cell in cells:
                 config = copy.deepcopy(cell.point.config)
-                key = (config["method"], config["dataset"], config["network"], config["protocol"]["name"], *kinds(config["recipe"]))
+                key = (config["method"], config["dataset"], config["network"], config["protocol"]["name"], *kinds(config["recipe"]), *guides(config))
                 found.setdefault(" ".join(map(str, key)), config)
     return found
 
@@ -70,18 +79,44 @@ def tiny(tmp_path_factory):
                 "name": name, "classes": ["a", "b"], "channels": spec.channels, "size": list(spec.size), "fingerprint": "f",
                 "lineages": {"dc": stats, "idc": stats}, "flip": spec.flip,
                 "counts": {"train": [4, 4], "test": [2, 2]}, "smallest_class": 4, **({"range": [-7.0, None], "augment": False} if spec.layout == "speech" else {})})  # fmt: skip
+            side = spec.channels * spec.size[0] * spec.size[1]
+            if name == "cifar10":  # what whitening does is tested elsewhere
+                save_tensors(folder / "zca.safetensors", {"mean": torch.zeros(side), "transform": torch.eye(side), "inverse": torch.eye(side)},
+                             {"dataset": name, "fingerprint": "f", "eps": EPS})  # fmt: skip
             made[name] = folder
         return made[name]
 
     return make
 
 
-SMALL = {"iterations": 1, "batch_real": 2, "train_steps": 1, "train_batch": 4, "probe": 2, "inner_max": 2, "window": 2}
+SMALL = {
+    "iterations": 1, "batch_real": 2, "train_steps": 1, "train_batch": 4, "probe": 2, "inner_max": 2, "window": 2, "inner": 1,
+    "syn_steps": 2, "expert_span": 1, "max_start": 1, "models": 1, "batch": 4,
+}  # fmt: skip
 
 
 def shrunk(fields):
     """Return a recipe's fields with small numbers wherever it has them, at any depth."""
-    return {key: shrunk(value) if isinstance(value, dict) else SMALL.get(key, value) for key, value in fields.items()}
+    small = {key: shrunk(value) if isinstance(value, dict) else SMALL.get(key, value) for key, value in fields.items()}
+    if "experts" in small:
+        small["experts"] |= {"count": 1, "epochs": 1}
+    return small
+
+
+def supply(need, dataset, folder):
+    """Make what is needed, of the true architecture, untrained."""
+    file = folder / f"{need.kind}-{need.network}-{need.dataset}.safetensors".replace(" ", "_")
+    if need.kind == "teacher":
+        teacher = TEACHERS[need.network]
+        net = networks.build(teacher.network, 3, teacher.size, max(1, teacher.classes), 0)
+        meta = {"config": {"network": teacher.network}, "channels": 3, "size": list(teacher.size), "classes": max(1, teacher.classes), "seed": 0}
+        save_tensors(file, {f"model.{name}": value for name, value in net.state_dict().items()}, meta)
+    elif need.kind == "experts":
+        about = {**need.config, "training": {**need.config["training"], "batch": 8}}
+        experts(parse(ExpertConfig, {"dataset": {"name": need.dataset}, "lineage": need.lineage, **about}, "experts"), dataset, [0], [file])
+    else:
+        pretrain(PretrainConfig(dataset=Dataset(name=need.dataset), network=need.network, lineage=need.lineage), dataset, 0, [0], [file])
+    return file
 
 
 @pytest.fixture(scope="session")
@@ -90,19 +125,17 @@ def set_of(tiny, tmp_path_factory):
     made = {}
 
     def make(config):
-        key = (config["method"], config["dataset"], config["ipc"] == 0, *kinds(config["recipe"]))
+        key = (config["method"], config["dataset"], config["ipc"] == 0, *kinds(config["recipe"]), *guides(config))
         if key not in made:
             folder = tmp_path_factory.mktemp("set")
             dataset, recipe, fields = tiny(config["dataset"]), recipes.load(config["method"]), shrunk(config["recipe"])
             parsed = parse(recipe.Config, fields, config["method"])
-            paths = []
-            for need in recipe.needs(parsed, config["dataset"]):
-                file = folder / f"{need.network}.safetensors"
-                pretrain(PretrainConfig(dataset=Dataset(name=config["dataset"]), network=need.network), dataset, 0, [0], [file])
-                paths.append([file])
+            guidance = config.get("guidance") and shrunk({**config["guidance"], "epochs": 0})
             about = DistillConfig(
-                dataset=Dataset(name=config["dataset"]), method=config["method"], ipc=min(config["ipc"], 2), recipe=fields
+                dataset=Dataset(name=config["dataset"]), method=config["method"], ipc=min(config["ipc"], 2), recipe=fields, guidance=guidance
             )
+            own, more = recipes.needs_of(about, config["dataset"])
+            paths = [[supply(need, None if need.kind == "teacher" else tiny(need.dataset), folder)] for need in [*own, *more]]
             distill(about, dataset, paths, 0, folder)
             each = getattr(recipe, "decoded", lambda config, ipc: ipc)(parsed, about.ipc)
             made[key] = folder, 2 * each or 8

@@ -17,3 +17,11 @@ rule prepare:
     shell:
         "python -m dd prepare --config - --name {wildcards.dataset:q} --raw {params.raw:q} --out $(dirname {output[0]:q}) "
         "<<< {params.cfg:q} 2> >(tee {log} >&2)"
+
+
+rule whiten:
+    input: lambda w: job("whiten", w).inputs,
+    output: "data/prepared/{dataset}/zca.safetensors",
+    params: code=lambda w: job("whiten", w).code,
+    log: "logs/whiten/{dataset}.log",
+    shell: "python -m dd whiten {DEVICE} {threads} --dataset $(dirname {input[0]:q}) --out {output:q} 2> >(tee {log} >&2)"

@@ -9,3 +9,12 @@ rule evaluate:
     shell:
         "python -m dd evaluate --config - --dataset $(dirname {input[1]:q}) --distilled {input[0]:q} --set {wildcards.set} "
         "--nets {wildcards.first} {wildcards.last} {DEVICE} {threads} --out {output:q} <<< {params.cfg:q} 2> >(tee {log} >&2)"
+
+
+# A value that is chosen from results: those who take it wait for this file.
+rule choose:
+    input: lambda w: job("choose", w).inputs,
+    output: "results/choices/{id}.json",
+    params: cfg=lambda w: job("choose", w).text, code=lambda w: job("choose", w).code,
+    log: "logs/choose/{id}.log",
+    shell: "python -m dd choose --config - --out {output:q} <<< {params.cfg:q} 2> >(tee {log} >&2)"

@@ -1,0 +1,130 @@
+"""What distillations and analyses need beside images: networks trained before, experts, teachers, whitening."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dd import networks
+from dd.config import digest, hashed, parse
+from dd.errors import ConfigError, nearest
+from dd.plan.job import PATHS, Job
+from dd.plan.papers import TeacherFile
+from dd.plan.pretraining import Pretraining
+from dd.teachers import TEACHERS
+from dd.train.config import ExpertConfig
+from dd.types import Need
+
+
+class Supplies:
+    """Collects what is needed, and turns it into jobs at the end.
+
+    block: seeds that one job makes. about: what ids know of a dataset. images: files of a dataset under a lineage, which adds the job
+    that whitens it. teachers: files that config.yaml names.
+    """
+
+    def __init__(
+        self,
+        block: int,
+        about: Callable[[str], dict[str, Any]],
+        images: Callable[[str, str], list[str]],
+        teachers: Mapping[str, TeacherFile],
+    ) -> None:
+        self._block = block
+        self._about = about
+        self._images = images
+        self._given = teachers
+        self.pretraining = Pretraining(block)
+        self._experts: dict[str, dict[str, Any]] = {}
+        self._counts: dict[str, int] = {}
+        self._teachers: dict[str, None] = {}
+
+    def id(self, need: Need) -> str:
+        """Return the id of what is needed."""
+        if need.kind == "pretrained":
+            return self.pretraining.id(self._about(need.dataset), need)
+        if need.kind == "experts":
+            about = {"dataset": self._about(need.dataset), **need.config, "lineage": need.lineage, "split": need.split}
+            config = hashed(parse(ExpertConfig, about, f"experts {need.network}"))
+            id_ = digest(config)
+            self._experts[id_] = config
+            return id_
+        if need.kind == "teacher":
+            self._teachers[need.network] = None
+            return digest(self._teacher(need.network))
+        raise ConfigError(f"need: kind {need.kind!r} cannot be made yet")
+
+    def ask(self, need: Need, seed: int) -> list[str]:
+        """Ask for the files of a need of set `seed`; return them."""
+        id_ = self.id(need)
+        if need.kind == "pretrained":
+            return self.pretraining.ask(self._about(need.dataset), need, seed)
+        if need.kind == "teacher":
+            return [PATHS["teacher"].format(name=need.network)]
+        seeds = need.seeds or (seed,)
+        self._counts[id_] = max(self._counts.get(id_, 0), max(seeds) + 1)
+        return [PATHS["experts"].format(dataset=need.dataset, network=need.network, id=id_, seed=s) for s in seeds]
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield every job that makes something of it."""
+        yield from self._pretraining_jobs()
+        yield from self._expert_jobs()
+        for name in self._teachers:
+            config = self._teacher(name)
+            given = self._given.get(name)
+            modules = ["dd.teachers", networks.module_of(TEACHERS[name].network)]
+            yield Job("teacher", [PATHS["teacher"].format(name=name)], [given.path] if given else [], config, modules,
+                      {"name": name, "id": digest(config)})  # fmt: skip
+
+    def _pretraining_jobs(self) -> Iterator[Job]:
+        for made in self.pretraining.jobs():
+            yield Job(
+                "pretrain",
+                made.outputs,
+                [*self._images(made.dataset, made.config.get("lineage", "dc")), *made.previous],
+                made.config,
+                ["dd.train.pretrain", networks.module_of(made.network)],
+                {"dataset": made.dataset, "epoch": made.epoch, "previous": made.previous, "previous_epoch": made.previous_epoch,
+                 "seeds": made.seeds, "key": made.key, "network": made.network, "id": made.id},
+            )  # fmt: skip
+
+    def _expert_jobs(self) -> Iterator[Job]:
+        for id_, config in self._experts.items():
+            name, network, count = config["dataset"]["name"], config["network"], self._counts.get(id_, 0)
+            for first in range(0, count, self._block):
+                seeds = tuple(range(first, min(first + self._block, count)))
+                yield Job(
+                    "experts",
+                    [PATHS["experts"].format(dataset=name, network=network, id=id_, seed=seed) for seed in seeds],
+                    self._images(name, config["lineage"]),
+                    config,
+                    ["dd.train.experts", networks.module_of(network)],
+                    {"dataset": name, "seeds": seeds, "key": f"{name}/{network}/{id_}", "network": network, "id": id_},
+                )
+
+    def _teacher(self, name: str) -> dict[str, Any]:
+        given = self._given.get(name)
+        return {"stage": "teacher", "version": 1, "teacher": name, "sha256": given.sha256 if given else None}
+
+
+def check_teachers(given: Mapping[str, TeacherFile], where: str) -> None:
+    """Check that config.yaml names teachers that there are.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for name in given:
+        if name not in TEACHERS:
+            raise ConfigError(f"{where}: teachers: no teacher {name!r}{nearest(name, TEACHERS)}")
+
+
+def flags(job: Job) -> str:
+    """Return the part of a job's command line that depends on the job: its dataset, its seeds, the milestone before."""
+    facts = job.facts
+    folder = shlex.quote(f"data/prepared/{facts['dataset']}")
+    seeds = f"--seeds {' '.join(map(str, facts['seeds']))}"
+    if job.stage == "experts":
+        return f"--dataset {folder} {seeds}"
+    previous = f"--previous {shlex.join(facts['previous'])} --previous-epoch {facts['previous_epoch']}" if facts["previous"] else ""
+    return f"--dataset {folder} --epoch {facts['epoch']} {seeds} {previous}"
