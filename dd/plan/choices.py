@@ -46,7 +46,7 @@ def job(judged: Mapping[int, Judged], split: str) -> Job:
     """Return the job that picks the epoch with the largest mean accuracy; the earlier one of equals."""
     config = {"stage": "choose", "version": 1, "criterion": "largest mean accuracy", "split": split,
               "candidates": {str(epoch): one.id for epoch, one in judged.items()}}  # fmt: skip
-    config["scores"] = {str(epoch): len(one.scores) for epoch, one in judged.items()}  # more sets or networks: another choice
+    config["scores"] = {str(epoch): len(one.scores) for epoch, one in judged.items()}  # fewer or more of them: another choice
     id_ = digest(config)
     files = {str(epoch): one.scores for epoch, one in judged.items()}
     inputs = list(dict.fromkeys(path for one in judged.values() for path in one.scores))

@@ -68,10 +68,12 @@ class Plan:
             raise error if str(error).startswith(where) else ConfigError(f"{where}: artifacts.{name}: {error}") from None
         return cells
 
-    def _cell(self, point: Point) -> Cell:
+    def _cell(self, point: Point, *, candidate: bool = False) -> Cell:
         config, choice = self._chosen(point.config)
-        sets = config["sets"] if self.settings.sets is None else min(config["sets"], self.settings.sets)
-        nets = config["nets"] if self.settings.nets is None else self.settings.nets
+        sets, nets = config["sets"], config["nets"]
+        if not candidate:  # those are judged as the paper file says: more repeats of what is chosen must not choose anew
+            sets = sets if self.settings.sets is None else min(sets, self.settings.sets)
+            nets = nets if self.settings.nets is None else self.settings.nets
         folder, distilled = self._distilled(config, sets, choice)
         protocol = config["protocol"]["name"]
         settings = {key: value for key, value in config["protocol"].items() if key != "name"}
@@ -94,7 +96,7 @@ class Plan:
         if competing is None:
             return config, None
         rule = config["guidance"]["epochs"]
-        judged = {epoch: self._cell(Point({}, one)) for epoch, one in competing.items()}
+        judged = {epoch: self._cell(Point({}, one), candidate=True) for epoch, one in competing.items()}
         job = choices.job({epoch: choices.Judged(cell.evaluated, cell.scores) for epoch, cell in judged.items()}, rule["split"])
         (path,) = job.outputs
         self.jobs.setdefault(path, job)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dd import networks
+from dd.analysis.accuracy import accuracy
 from dd.analysis.embeddings import embeddings
 from dd.analysis.models import models
 from dd.artifacts import load_tensors, write_json
@@ -126,6 +127,27 @@ def test_models_have_the_matching_loss_of_every_class_network_and_batch(bench, t
                 assert float(tensors["loss"][model, c, draw]) == pytest.approx(loss, rel=1e-3)
                 if c == 3:
                     np.testing.assert_allclose(tensors["syn"][model].numpy(), syn, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("lineage", "name"), [("dc", "set"), ("idc", "set"), ("dc", "picked")])
+def test_accuracy_counts_what_a_network_takes_each_distilled_image_for(bench, tmp_path, lineage, name):
+    out = tmp_path / "out.safetensors"
+    checkpoint = bench["files"][lineage][0]
+    accuracy(config(bench, lineage, kind="accuracy"), bench["data"], bench["root"] / f"{name}.safetensors", [checkpoint], out)
+    tensors, meta = load_tensors(out)
+    images, labels = bench["images"], bench["labels"]
+    if name == "picked":
+        every, known = load(bench["data"], "train")
+        images, labels = every[torch.arange(20) * 70].double() / 255, known[torch.arange(20) * 70]
+    weights, _ = load_tensors(checkpoint)
+    net = networks.build(NETWORK, 1, (16, 16), 10, 0)
+    net.load_state_dict({key[6:]: value for key, value in weights.items() if key.startswith("model.")})
+    about = bench["facts"]["lineages"][lineage]
+    with torch.no_grad():
+        says = net.double().eval()((images.double() - about["mean"][0]) / about["std"][0]).argmax(1)
+    assert tensors["count"].tolist() == [sum(int(y) == c for y in labels) for c in range(10)]
+    assert tensors["right"].tolist() == [sum(int(y) == int(said) == c for y, said in zip(labels, says, strict=True)) for c in range(10)]
+    assert meta["classes"] == bench["facts"]["classes"] and 0 < int(tensors["right"].sum()) <= len(labels)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,24 @@ def test_a_run_that_forgets_any_part_of_its_state_ends_elsewhere(method, digits_
         assert same == (forgotten == "nothing"), forgotten
 
 
+@pytest.mark.parametrize("method", [name for name in recipes.names() if "iterations" in recipes.load(name).Config.model_fields])
+def test_any_method_can_be_guided_by_configuration_alone(method, digits_dir, tmp_path):
+    plain = configure(method, steps=[])
+    paths = needed(plain, digits_dir, tmp_path)
+    guide = tmp_path / "guide.safetensors"
+    pretrain(PretrainConfig(dataset=Dataset(name="digits"), network="mlp_w16"), digits_dir, 1, [0], [guide])
+    images = {}
+    for kind in (None, "clom", "cclom"):
+        guidance = kind and {"kind": kind, "alpha": 5.0, "networks": ["mlp_w16"], "epochs": 1, "batch": 20}
+        config = plain.model_copy(update={"guidance": guidance})
+        out = tmp_path / str(kind)
+        distill(config, digits_dir, [*paths, *([[guide]] if kind else [])], 0, out)
+        images[kind] = read_distilled(out / "distilled.safetensors", digits_dir).images
+        assert ("guidance" in (out / "curve.csv").read_text().splitlines()[0].split(",")) == bool(kind)
+    assert all(bool(found.isfinite().all()) for found in images.values())
+    assert not torch.equal(images[None], images["clom"]) and not torch.equal(images["clom"], images["cclom"])
+
+
 @pytest.mark.parametrize("writer", ["write_text", "write_grid", "write_distilled", "shutil.rmtree"])
 def test_a_run_that_fails_while_it_publishes_ends_with_the_same_bytes(writer, digits_dir, tmp_path, monkeypatch):
     config, out = configure("dm"), tmp_path / "parts"

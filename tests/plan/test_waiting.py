@@ -129,7 +129,7 @@ def test_an_analysis_looks_through_networks_of_all_seeds(make):
 
 
 def test_a_scale_caps_networks_epochs_and_batch(make):
-    plan = make("demo", {"recipe.extractor.epochs": 3}, kind="models", matrix=ONE, analysis=LOOK | {"batch": 64})
+    plan = make("demo", {"analysis.epochs": 3}, kind="models", matrix=ONE, analysis=LOOK | {"batch": 64})
     (job,) = plan.stage("analyse")
     assert (job.config["models"], job.config["epoch"], job.config["batch"], job.config["network"]) == (2, 3, 32, "convnet3_in_w32")
     scaled = plan.cells["p"]["a"][0].point.scaled
