@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from dd.artifacts import read_meta
 from dd.config import digest
 from dd.config.stages import AnalyseConfig
-from dd.data.load import load, manifest
-from dd.data.pool import RealPool
+from dd.data.load import manifest, pool
 from dd.errors import ArtifactError, ConfigError
 from dd.evaluation.io import read_distilled
 from dd.rng import stream
@@ -36,8 +35,7 @@ class Look:
         if not 0 <= config.label < classes:
             raise ConfigError(f"analyse: label: value {config.label}; allowed: 0 to {classes - 1}")
         lineage = self._meta(checkpoint)["config"].get("lineage", "dc")
-        images, labels = load(dataset, "train")
-        self.pool = RealPool(images, labels, classes, **self.facts["lineages"][lineage], device=device)
+        self.pool = pool(dataset, "train", lineage, device)
         self._set = read_distilled(distilled, dataset)
         self.labels = self._set.labels if self._set.labels.ndim == 1 else self._set.labels.argmax(1)
 
@@ -59,7 +57,7 @@ class Look:
         mine = self.labels == label
         if self._set.indices is not None and not len(self._set.images):
             return self.pool.x(self._set.indices[mine].to(self.device))
-        return self.pool.normalisation.apply(self._set.images[mine]).to(self.device)
+        return self.pool.normalisation.apply(self._set.images[mine].to(self.device))
 
     def about(self) -> dict[str, Any]:
         """Return metadata: the class's name, how many of its images are embedded, and how many are stored for them."""

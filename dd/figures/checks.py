@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dd.figures.claims import AnyLeaf, Claim, Increasing, MeanGain, Uncorrelated
+from dd.figures.claims import AnyLeaf, BestDiffers, Claim, Increasing, MeanGain, Uncorrelated
 from dd.figures.deciders import DECIDERS
 from dd.figures.results import Point, text
-from dd.figures.selection import Combination, agrees, combinations, pick, selected, unique
+from dd.figures.selection import Combination, combinations, pick, selected, unique
 from dd.figures.values import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome
 
 
@@ -36,8 +36,7 @@ def judge(claim: Claim, cells: Iterable[tuple[str, Point]]) -> Verdict:
         return Verdict(NOT_RUN, "none of its cells is among the points of this scale", False)
     outcomes = []
     for combination in found:
-        there = [point for point in points if agrees(point.at, combination)]
-        outcomes.append(_all([_leaf(leaf, there, combination, claim.id) for leaf in claim.leaves()]))
+        outcomes.append(_all([_leaf(leaf, points, combination, claim.id) for leaf in claim.leaves()]))
     used = [point for point in points if point.n and any(selected(point, side) for leaf in claim.leaves() for side in leaf.sides())]
     verdict = _overall([outcome.verdict for outcome in outcomes])
     scaled = verdict != NOT_RUN and any(point.scaled for point in used)
@@ -105,4 +104,4 @@ def _few(names: Sequence[str]) -> str:
 def _universal(leaf: AnyLeaf) -> bool:
     if isinstance(leaf, Increasing):
         return leaf.p is None
-    return not isinstance(leaf, (MeanGain, Uncorrelated)) and leaf.kind != "greater"
+    return not isinstance(leaf, (MeanGain, Uncorrelated, BestDiffers)) and leaf.kind != "greater"

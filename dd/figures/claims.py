@@ -12,8 +12,9 @@ from dd.errors import ConfigError, nearest
 from dd.figures.reported import COLUMNS
 
 Scalar = str | int | float
-SWEPT = ("step", "factor", "lambda1", "lambda2", "form")  # coordinates that no reported file has, but that papers claim something of
-Measure = Literal["accuracy", "spread_ratio", "loss_variation"]
+# Coordinates that no reported file has, but that papers claim something of.
+SWEPT = ("step", "factor", "lambda1", "lambda2", "form", "alpha", "choice", "class")
+Measure = Literal["accuracy", "spread_ratio", "loss_variation", "feature_distance", "class_accuracy"]
 
 
 def _column(name: str) -> str:
@@ -127,6 +128,14 @@ class ArgMax(Leaf):
     second: Scalar | None = None
 
 
+class BestDiffers(Leaf):
+    """Which value of `along` left is largest at is not the same for every value of `across`."""
+
+    kind: Literal["best_differs"]
+    along: Column
+    across: Column
+
+
 class Limit(Leaf):
     """Each of left is at most (at least) value, in percent."""
 
@@ -142,7 +151,7 @@ class Diverges(Leaf):
 
 
 AnyLeaf = Annotated[
-    Greater | MeanGain | Increasing | Uncorrelated | Within | ArgMax | Limit | Diverges, Field(discriminator="kind")
+    Greater | MeanGain | Increasing | Uncorrelated | Within | ArgMax | BestDiffers | Limit | Diverges, Field(discriminator="kind")
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dd.errors import ConfigError
 from dd.figures import values
-from dd.figures.claims import ArgMax, Diverges, Greater, Increasing, Limit, MeanGain, Uncorrelated, Within
+from dd.figures.claims import ArgMax, BestDiffers, Diverges, Greater, Increasing, Limit, MeanGain, Uncorrelated, Within
 from dd.figures.results import Point, same, text
 from dd.figures.values import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Value, above, minus, pooled, value
 
@@ -110,6 +110,32 @@ def _argmax(leaf: ArgMax, left: list[Point], id_: str) -> Outcome:
     return values.together(steps)
 
 
+def _best_differs(leaf: BestDiffers, left: list[Point], id_: str) -> Outcome:
+    places: dict[str, list[Point]] = {}
+    for point in left:
+        places.setdefault(text(point.at.get(leaf.across)), []).append(point)
+    clear: dict[str, tuple[str, float]] = {}  # where one is the best for certain: its name, and by how much
+    for place, points in places.items():
+        if len({text(point.at.get(leaf.along)) for point in points}) < len(points):
+            where = f"{leaf.across} {place} and the same {leaf.along}"
+            raise ConfigError(f"claim {id_}: several cells have {where}; name the column in which they differ under `over`")
+        best = max(points, key=_middle)
+        rivals = [_exceeds(best, other, 0.0) for other in points if other is not best]
+        step = values.together(rivals) if rivals else Outcome(UNDECIDED, "")
+        if step.verdict == HOLDS:
+            clear[place] = (text(best.at.get(leaf.along)), step.slack)
+    kinds: dict[str, tuple[float, str]] = {}
+    for place, (name, slack) in clear.items():
+        kinds[name] = max(kinds.get(name, (slack, place)), (slack, place))
+    if len(kinds) > 1:
+        said = ", ".join(f"{name} at {leaf.across} {place}" for name, (_, place) in kinds.items())
+        return Outcome(HOLDS, f"best: {said}", sorted(slack for slack, _ in kinds.values())[-2])
+    if len(clear) == len(places) > 1:
+        (name,) = kinds
+        return Outcome(FAILS, f"best: {name} at every {leaf.across}", -min(slack for _, slack in clear.values()))
+    return Outcome(UNDECIDED, f"a best {leaf.along} is certain at {len(clear)} of {len(places)} values of {leaf.across}, never another")
+
+
 def _limit(leaf: Limit, left: list[Point], id_: str) -> Outcome:
     outcomes = []
     for point in left:
@@ -161,5 +187,5 @@ def _mean(points: Sequence[Point]) -> Value:
 
 DECIDERS: dict[type, Callable[..., Outcome]] = {
     Greater: _greater, MeanGain: _mean_gain, Increasing: _increasing, Uncorrelated: _uncorrelated, Within: _within, ArgMax: _argmax,
-    Limit: _limit, Diverges: _diverges,
+    BestDiffers: _best_differs, Limit: _limit, Diverges: _diverges,
 }  # fmt: skip

@@ -11,8 +11,9 @@ from dd.errors import ConfigError, nearest
 from dd.figures.checks import judge
 from dd.figures.claims import load_claims
 from dd.figures.paper import OTHERS, OVER_CELLS
-from dd.figures.reported import load_reported
+from dd.figures.reported import load_gains, load_reported
 from dd.figures.results import Point
+from dd.figures.selection import agrees
 from dd.figures.values import NOT_RUN
 
 
@@ -26,6 +27,7 @@ def mistakes(job: Mapping[str, Any], where: str) -> Iterator[str]:
         yield from _looks(artifact, f"{where}: artifacts.{artifact['name']}")
     try:
         if Path(job["reported"]).exists():
+            load_gains(Path(job["reported"]))
             load_reported(Path(job["reported"]), {str(name) for one in job["artifacts"] for name in one.get("reported") or ()})
         if job["claims"]:
             yield from _claims(job)
@@ -40,11 +42,16 @@ def _looks(artifact: Mapping[str, Any], where: str) -> Iterator[str]:
     known = {name for cell in artifact["cells"] for name in cell["at"]}
     if not known:
         return
-    for key in ("x", "hue", "panel", "rows", "columns"):
+    for key in ("x", "hue", "panel", "rows", "columns", "mean_gain", "baseline"):
         value = artifact.get(key)
         for name in [value] if isinstance(value, str) else value or ():
             if name not in known:
                 yield f"{where}: {key}: no point has a coordinate {name!r}{nearest(name, known)}"
+    if (artifact.get("gain") or artifact.get("mean_gain")) and not artifact.get("baseline"):
+        yield f"{where}: gain: is measured against a baseline; name its coordinates, such as baseline: {{guidance: null}}"
+    wanted = artifact.get("baseline") or {}
+    if wanted and wanted.keys() <= known and not any(agrees(cell["at"], wanted) for cell in artifact["cells"]):
+        yield f"{where}: baseline: no point has these coordinates"
     every = set.intersection(*({*cell["at"]} for cell in artifact["cells"]))
     for _, name, _, _ in string.Formatter().parse(str(artifact.get("label") or "")):
         if name is not None and name not in every:

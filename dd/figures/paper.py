@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dd.artifacts import write_json, write_text
 from dd.errors import ConfigError, nearest
-from dd.figures import listings, measures, models, pictures, plots, sheets, spaces, tables
+from dd.figures import classes, gains, listings, measures, models, pictures, plots, seconds, sheets, spaces, tables
 from dd.figures.checks import judge
 from dd.figures.claims import Claim, Listed, load_claims
-from dd.figures.reported import Reported, compare, find, load_reported
+from dd.figures.reported import Reported, compare, find, load_gains, load_reported
 from dd.figures.results import SPREADS, Point, read_cell
 from dd.figures.sheets import Drawn, Sheet, Waiting
 from dd.figures.style import save, styled
@@ -28,20 +28,24 @@ OVER_CELLS: dict[str, tuple[Callable[[Drawn], Sheet], Callable[[Drawn], Figure] 
     "grid": (pictures.grid_sheet, pictures.grid),
     "tsne": (spaces.tsne_sheet, spaces.tsne),
     "models": (models.models_sheet, models.models),
+    "classes": (classes.classes_sheet, classes.heat),
 }
-LONG: dict[str, Callable[[Drawn], str]] = {"models": models.models_csv, "tsne": spaces.tsne_csv}  # with more than accuracies in them
-OTHERS = ("settings", "design", "cost", "absent")
+LONG: dict[str, Callable[[Drawn], str]] = {
+    "models": models.models_csv, "tsne": spaces.tsne_csv, "table": gains.table_csv, "classes": classes.classes_csv,
+}  # fmt: skip  # with more than accuracies of cells in them
+TIMES = {"cost": listings.cost, "seconds": seconds.seconds}  # what was measured with a clock
+OTHERS = ("settings", "design", *TIMES, "absent")
 
 
 def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
     """Write {artifact}.csv, .md, .png, .pdf of every artifact, paper.json (what the report needs), and claims.json.
 
-    Equal inputs give equal bytes, but for tables of cost.
+    Equal inputs give equal bytes, but for tables of cost and of seconds.
 
     Args:
         job: what `Plan.drawing` returns: paper, title, scale, spread (all | sets | nets), reported and claims (paths, or None), and
             artifacts, each with name, title, kind, its looks and its cells (at, printed, scaled, id, score_id, config, scores, sets,
-            analysis); printed are the coordinates as the reported file writes them.
+            analysis, run_files, choice); printed are the coordinates as the reported file writes them.
 
     Raises:
         ConfigError: an unknown kind or spread, an artifact whose looks do not fit its cells, a mistake in the claims or reported rows.
@@ -52,13 +56,15 @@ def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
         raise ConfigError(f"paper {job['paper']}: spread {spread!r}{nearest(spread, SPREADS)}")
     path = job.get("reported")
     elsewhere = {str(name) for artifact in job["artifacts"] for name in artifact.get("reported") or ()}
-    reported = load_reported(Path(path), elsewhere) if path and Path(path).exists() else []  # an experiment of ours prints nothing
+    known = Path(path) if path and Path(path).exists() else None  # an experiment of ours prints nothing
+    reported = load_reported(known, elsewhere) if known else []
+    printed_gains = load_gains(known) if known else []
     listed: list[Listed] = []
     claims: list[Claim] = []
     if job.get("claims"):
         listed, claims = load_claims(Path(job["claims"])).of(job["paper"])
     out_dir.mkdir(parents=True, exist_ok=True)
-    drawn = [_read(artifact, job["scale"], spread, reported) for artifact in job["artifacts"]]
+    drawn = [_read(artifact, job["scale"], spread, reported, printed_gains) for artifact in job["artifacts"]]
     pages = []
     with styled():
         for one in drawn:
@@ -72,7 +78,9 @@ def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
     write_json(out_dir / "claims.json", verdicts)
 
 
-def _read(artifact: Mapping[str, Any], scale: str, spread: str, reported: Sequence[Reported]) -> Drawn:
+def _read(
+    artifact: Mapping[str, Any], scale: str, spread: str, reported: Sequence[Reported], printed_gains: Sequence[Reported] = ()
+) -> Drawn:
     if artifact["kind"] not in (*OVER_CELLS, *OTHERS):
         raise ConfigError(f"artifact {artifact['name']}: kind {artifact['kind']!r}{nearest(artifact['kind'], (*OVER_CELLS, *OTHERS))}")
     over_cells = artifact["kind"] in OVER_CELLS and not artifact.get("absent")
@@ -83,7 +91,7 @@ def _read(artifact: Mapping[str, Any], scale: str, spread: str, reported: Sequen
         Waiting(one["at"], one["reason"], one["place"], find(reported, names, one.get("printed") or one["at"]))
         for one in artifact.get("pending") or ()
     ]
-    return Drawn(artifact, scale, spread, [read_cell(cell) for cell in cells], printed, later)
+    return Drawn(artifact, scale, spread, [read_cell(cell) for cell in cells], printed, later, printed_gains)
 
 
 def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Path) -> dict[str, Any]:
@@ -97,8 +105,8 @@ def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Pat
         sheet_of, figure_of = OVER_CELLS[kind]
         sheet, table = sheet_of(drawn), LONG.get(kind, sheets.long_csv)(drawn)
         made = figure_of(drawn) if figure_of else None
-    elif kind == "cost":
-        sheet, header, rows = listings.cost(artifact)
+    elif kind in TIMES:
+        sheet, header, rows = TIMES[kind](artifact)
         table = sheets.to_csv(header, rows)
     else:
         sheet = _listing(kind, drawn, artifacts)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dd.errors import ConfigError, nearest
+from dd.figures.baselines import baseline_of, baseline_words, is_baseline
 from dd.figures.reported import Reported
 from dd.figures.results import Point, text
 from dd.figures.sheets import Drawn, mark, word
@@ -32,7 +33,8 @@ def bars(drawn: Drawn) -> Figure:
 def line(drawn: Drawn) -> Figure:
     """Return accuracy over x, one line a hue, with a band of the spread.
 
-    x is spaced evenly, for 0-5, 10, 50, 100 side by side; or, with `axis: linear` or `axis: log`, by its numbers.
+    x is spaced evenly, for 0-5, 10, 50, 100 side by side; or, with `axis: linear` or `axis: log`, by its numbers. A cell of `baseline`
+    has no place on it: it is a dotted line, in the colour of the hue whose coordinates it has.
     """
     return _draw(drawn, _line, from_zero=False)
 
@@ -74,6 +76,8 @@ def _grouped(drawn: Drawn) -> tuple[list[Key], list[Key], list[str], dict[tuple[
     groups: dict[tuple[Key, Key], Series] = {}
     labels: dict[Key, str] = {}
     for point, printed in zip(drawn.points, drawn.reported, strict=True):
+        if is_baseline(drawn, point.at):
+            continue
         key = tuple(tuple(text(point.at.get(name)) for name in names) for names in (panel, hue))
         place = text(point.at.get(x))
         if place in groups.setdefault((key[0], key[1]), {}):
@@ -137,6 +141,7 @@ def _draw(drawn: Drawn, one: Callable[..., None], *, from_zero: bool) -> Figure:
     for axis, panel in zip(axes, panels, strict=False):
         for number, hue in enumerate(hues):
             one(axis, groups.get((panel, hue), {}), positions, (number, len(hues)), labels[hue], drawn.spread, legend)
+            _dotted(axis, drawn, groups.get((panel, hue), {}), number, legend)
         if (drawn.get("axis") or "even") == "even":
             axis.set_xticks(range(len(places)), places)
             axis.set_xlim(-0.6, len(places) - 0.4)
@@ -212,6 +217,22 @@ def _line(
     for place, (point, printed) in series.items():
         if point.mean is not None:
             _paper(axis, places[place], point, printed, legend)
+
+
+def _dotted(axis: Axes, drawn: Drawn, series: Series, number: int, legend: dict[str, Any]) -> None:
+    """Draw the baseline of a series as a dotted line over the whole width."""
+    from matplotlib.lines import Line2D
+
+    places = {baseline_of(drawn, point.at) for point, _ in series.values()} - {None} if drawn.get("baseline") else set()
+    if len(places) > 1:
+        where = f"artifact {drawn.artifact['name']}"
+        raise ConfigError(f"{where}: baseline: {len(places)} of them beside one line; name what differs in hue or panel")
+    for place in places:
+        mean = drawn.points[place].mean if place is not None else None
+        if mean is None:
+            continue
+        axis.axhline(mean, color=COLOURS[number % len(COLOURS)], linestyle=":", linewidth=1.4, zorder=1.5)
+        legend.setdefault(baseline_words(drawn), Line2D([], [], color=GREY, linestyle=":", linewidth=1.4))
 
 
 def _cross(axis: Axes, x: float, y: float, legend: dict[str, Any]) -> None:

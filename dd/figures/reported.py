@@ -18,13 +18,17 @@ COLUMNS = (
 )  # fmt: skip
 VALUES = ("paper", "artifact", "metric", "mean", "std", "source", "certainty", "note")
 SIGNS = {"top1_percent": "", "top1_percent_upper_bound": "<=", "top1_percent_lower_bound": ">="}  # what may stand beside an accuracy
+GAINS = ("gain_pp", "avg_gain_pp")  # what may stand beside a difference of accuracies, or a mean of differences
 CERTAINTIES = {"exact", "inferred", "recovered_internal", "doubtful", "derived", "derived_external", "external_probable"}
 ELSEWHERE = "external_probable"  # what other papers print
 
 
 @dataclass(frozen=True)
 class Reported:
-    """A printed accuracy in percent. sign: "", or "<=" or ">=" for a bound. at: only coordinates that the paper gives."""
+    """A printed accuracy in percent, or a gain in points. sign: "", or "<=" or ">=" for a bound. at: only coordinates that the paper gives.
+
+    note: what is odd about it, in words. averaged: whether it is a mean of gains.
+    """
 
     artifact: str
     at: dict[str, str]
@@ -32,6 +36,8 @@ class Reported:
     mean: float
     std: float | None
     certainty: str
+    note: str = ""
+    averaged: bool = False
 
     @property
     def elsewhere(self) -> bool:
@@ -65,6 +71,25 @@ def load_reported(path: Path, elsewhere: Iterable[str] = ()) -> list[Reported]:
     Raises:
         ConfigError: no such file, an unknown or missing column, a number that is none, an unknown certainty.
     """
+    rows = _rows(path)
+    named = {row["artifact"] for _, row in rows}
+    wanted = set(elsewhere)
+    for name in sorted(wanted - named):
+        raise ConfigError(f"{path}: has no rows of artifact {name!r}{nearest(name, named)}")
+    return [_row(row, where) for where, row in rows if row["metric"] in SIGNS and _printed(row, wanted)]
+
+
+def load_gains(path: Path) -> list[Reported]:
+    """Read the differences of accuracies that a paper itself prints, and their means, in points; see `load_reported` for errors.
+
+    A coordinate such as `mean_of_the_4_networks` says that a mean goes over it: it is none of the mean's own.
+    """
+    rows = [(where, row) for where, row in _rows(path) if row["metric"] in GAINS and _printed(row, set())]
+    return [_row({name: "" if item.startswith("mean_of_") else item for name, item in row.items()}, where) for where, row in rows]
+
+
+def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Read all rows of a file, with the place of each in words."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -81,17 +106,13 @@ def load_reported(path: Path, elsewhere: Iterable[str] = ()) -> list[Reported]:
     for number, row in enumerate(rows, start=2):
         if row["certainty"] not in CERTAINTIES:
             raise ConfigError(f"{path}: line {number}: certainty {row['certainty']!r}{nearest(row['certainty'], CERTAINTIES)}")
-    named = {row["artifact"] for row in rows}
-    wanted = set(elsewhere)
-    for name in sorted(wanted - named):
-        raise ConfigError(f"{path}: has no rows of artifact {name!r}{nearest(name, named)}")
-    return [_row(row, f"{path}: line {number}") for number, row in enumerate(rows, start=2) if _printed(row, wanted)]
+    return [(f"{path}: line {number}", row) for number, row in enumerate(rows, start=2)]
 
 
 def _printed(row: Mapping[str, str], elsewhere: set[str]) -> bool:
     certainty = row["certainty"]
     known = certainty != ELSEWHERE or row["artifact"] in elsewhere
-    return row["metric"] in SIGNS and known and not certainty.startswith("derived")
+    return known and not certainty.startswith("derived")
 
 
 def _row(row: Mapping[str, str], where: str) -> Reported:
@@ -100,7 +121,7 @@ def _row(row: Mapping[str, str], where: str) -> Reported:
         mean, std = float(row["mean"]), float(row["std"]) if row["std"] else None
     except ValueError:
         raise ConfigError(f"{where}: mean {row['mean']!r}, std {row['std']!r}: must be numbers") from None
-    return Reported(row["artifact"], at, SIGNS[row["metric"]], mean, std, row["certainty"])
+    return Reported(row["artifact"], at, SIGNS.get(row["metric"], ""), mean, std, row["certainty"], row["note"], row["metric"] == GAINS[1])
 
 
 def find(rows: Sequence[Reported], artifacts: Sequence[str], at: Mapping[str, Any]) -> Reported | None:

@@ -23,7 +23,8 @@ class Point:
     to the mean, but for a bound stated in prose. std_all: over all runs; std_sets: over the means of sets; std_nets: over the
     networks of a set (root mean square over sets); all with ddof 0, None where a single value has no spread. error: standard error
     of the mean: over sets where there are several, else over networks; None for a single run. runs: (accuracy, diverged) of each.
-    missing: score files that are not there. scaled: what the scale changed.
+    missing: score files that are not there. scaled: what the scale changed. chosen: the value that was picked from results of other
+    cells, and what it was picked by, in words; each "" where nothing was.
     """
 
     at: dict[str, Any]
@@ -40,6 +41,8 @@ class Point:
     scaled: tuple[str, ...] = ()
     id: str = ""
     score_id: str = ""
+    chosen: str = ""
+    chosen_by: str = ""
 
     @property
     def n(self) -> int:
@@ -94,7 +97,7 @@ def read_cell(cell: Mapping[str, Any]) -> Point:
         if not Path(path).exists():
             missing += 1
             continue
-        for score in _scores(path):
+        for score in scores_of(path):
             key = (score["set"], score["net"])
             if key in seen:
                 raise ArtifactError(f"{path}: set {key[0]}, net {key[1]} is in another score file of the same cell already")
@@ -105,11 +108,33 @@ def read_cell(cell: Mapping[str, Any]) -> Point:
     runs = tuple(run for number in sorted(by_set) for run in by_set[number])
     values = [[accuracy for accuracy, _ in by_set[number]] for number in sorted(by_set)]
     facts: dict[str, Any] = {"at": dict(cell["at"]), "runs": runs, "missing": missing, "scaled": tuple(cell["scaled"]),
-                             "id": cell["id"], "score_id": cell["score_id"]}  # fmt: skip
+                             "id": cell["id"], "score_id": cell["score_id"], **_choice(cell.get("choice"))}  # fmt: skip
     if not runs:
         return Point(mean=None, **facts)
     mean = fmean(accuracy for accuracy, _ in runs)
     return Point(mean=mean, low=mean, high=mean, best=fmean(best), **_spreads(values), **facts)
+
+
+def facts_of(values: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Return mean, runs, spreads and error of the numbers of each set, as fields of a `Point`; none of them where there are no numbers."""
+    runs = tuple((item, False) for one in values for item in one)
+    if not runs:
+        return {"mean": None}
+    mean = fmean(item for item, _ in runs)
+    return {"mean": mean, "low": mean, "high": mean, "runs": runs, **_spreads(values)}
+
+
+def _choice(path: str | None) -> dict[str, str]:
+    """Return which value was picked, and what it was picked by, of a file of results/choices; nothing where none was made."""
+    if path is None:
+        return {}
+    if not Path(path).exists():
+        return {"chosen": "not chosen yet"}
+    facts = read_json(path)
+    if not isinstance(facts, dict) or not {"value", "criterion", "split", "candidates"} <= set(facts):
+        raise ArtifactError(f"{path}: is not a file of a choice; delete it and run again")
+    among = ", ".join(sorted(facts["candidates"], key=lambda item: (len(item), item)))
+    return {"chosen": text(facts["value"]), "chosen_by": f"{facts['criterion']} on {facts['split']}, among {among}"}
 
 
 def _spreads(values: Sequence[Sequence[float]]) -> dict[str, Any]:
@@ -129,9 +154,14 @@ def _spreads(values: Sequence[Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def _scores(path: str) -> list[dict[str, Any]]:
+def scores_of(path: str) -> list[dict[str, Any]]:
+    """Read a file of scores.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or no such file.
+    """
     data = read_json(path)
-    wanted = {"set", "net", "accuracy_last", "accuracy_best_on_test", "status"}
+    wanted = {"set", "net", "accuracy_last", "accuracy_best_on_test", "per_class", "status"}
     scores = data.get("scores") if isinstance(data, dict) else None
     if not isinstance(scores, list) or any(not isinstance(score, dict) or not wanted <= set(score) for score in scores):
         raise ArtifactError(f"{path}: is not a file of scores; delete it and run again")

@@ -11,6 +11,7 @@ from dd.figures.results import Point, same, text
 
 Combination = dict[str, Any]
 Parts = Sequence[Mapping[str, Sequence[Any]]]  # a selector: a union of products of values
+NONE = ("",)  # what a selector gives for a coordinate that its cells do not have
 
 
 def unique(points: Iterable[Point]) -> list[Point]:
@@ -31,11 +32,20 @@ def selected(point: Point, selector: Parts) -> bool:
     return any(all(any(same(point.at.get(name), item) for item in items) for name, items in one.items()) for one in selector)
 
 
+def _here(part: Mapping[str, Sequence[Any]], where: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a combination without the columns that the cells of a part do not have: such cells belong to each of its values."""
+    return {name: item for name, item in where.items() if tuple(part.get(name, ())) != NONE}
+
+
 def combinations(claim: Claim, points: Sequence[Point]) -> list[Combination]:
-    """Return each combination of the `over` columns among the cells of left, and the listed ones that have no cell at all."""
+    """Return each combination of the `over` columns among the cells of left, and the listed ones that have no cell at all.
+
+    Cells of left that do not have one of these columns, by their selector, belong to combinations of others and make none.
+    """
     over = claim.check.over
     found: list[Combination] = []
-    lefts = [one for leaf in claim.leaves() for one in leaf.left]
+    every = [one for leaf in claim.leaves() for one in leaf.left]
+    lefts = [one for one in every if len(_here(one, dict.fromkeys(over))) == len(over)]
     for point in points:
         if selected(point, lefts):
             combination = {name: point.at.get(name) for name in over}
@@ -54,14 +64,15 @@ def combinations(claim: Claim, points: Sequence[Point]) -> list[Combination]:
 
 
 def pick(selector: Parts, points: Sequence[Point], where: Combination) -> tuple[list[Point], list[str]]:
-    """Return the cells of a selector that were run, and what is missing, in words."""
-    chosen = [point for point in points if selected(point, selector)]
+    """Return the cells of a selector in a combination that were run, and what is missing, in words."""
+    chosen = [point for point in points if any(agrees(point.at, _here(one, where)) and selected(point, [one]) for one in selector)]
     lacking = [_words(point.at, selector) for point in chosen if not point.n]
     lacking += [f"{_words(point.at, selector)} in part" for point in chosen if point.n and point.missing]
     for one in selector:
-        if not all(name not in one or any(same(item, x) for x in one[name]) for name, item in where.items()):
+        here = _here(one, where)
+        if not all(name not in one or any(same(item, x) for x in one[name]) for name, item in here.items()):
             continue  # this part of the union is about another combination
-        names = [name for name in one if name not in where]
+        names = [name for name in one if name not in here]
         for items in itertools.product(*(one[name] for name in names)):
             part = dict(zip(names, items, strict=True))
             if not any(agrees(point.at, part) and selected(point, [one]) for point in chosen):

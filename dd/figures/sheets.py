@@ -16,8 +16,10 @@ WORDS = {
     "extractor_epochs": "pre-training epochs", "extractor_mode": "extractor is", "eval_network": "evaluated on",
     "eval_protocol": "protocol", "distill_network": "distilled with", "source_domain": "pre-trained on",
     "lr_img": "learning rate of images", "n_m": "pre-trained models", "lambda1": "λ1", "lambda2": "λ2",
+    "n_a": "architectures", "alpha": "α", "choice": "chosen on",
 }  # fmt: skip
 
+CHOSEN = "chosen"  # the column of what was picked from results
 NUMBERS = ("mean", "std_all", "std_sets", "std_nets", "n", "best_on_test_mean", "diverged", "missing")
 
 
@@ -52,7 +54,10 @@ class Waiting:
 
 @dataclass
 class Drawn:
-    """An artifact with the numbers of its cells and what is printed for them (None for nothing), and the cells that wait."""
+    """An artifact with the numbers of its cells and what is printed for them (None for nothing), and the cells that wait.
+
+    gains: differences of accuracies that the paper prints in this artifact.
+    """
 
     artifact: Mapping[str, Any]
     scale: str
@@ -60,6 +65,7 @@ class Drawn:
     points: list[Point]
     reported: list[Reported | None]
     waiting: list[Waiting] = field(default_factory=list)
+    gains: Sequence[Reported] = ()
 
     @property
     def title(self) -> str:
@@ -119,14 +125,22 @@ def all_columns(points: Iterable[Point]) -> list[str]:
     return [name for name in COLUMNS if name in found] + [name for name in found if name not in COLUMNS]
 
 
-def long_csv(drawn: Drawn, more: Sequence[str] = (), values: Sequence[Sequence[str]] = ()) -> str:
+def long_csv(
+    drawn: Drawn,
+    more: Sequence[str] = (),
+    values: Sequence[Sequence[str]] = (),
+    below: Sequence[tuple[Mapping[str, Any], Sequence[str]]] = (),
+) -> str:
     """Return one line a cell: all coordinates, all numbers, what is printed for it, what a scale changed, the ids.
 
-    Cells that cannot be made yet come last, with the reason in a column `pending`. more, values: columns of the caller's own.
+    Cells that cannot be made yet come last, with the reason in a column `pending`. more, values: columns of the caller's own. below: lines
+    of the caller's own, which have coordinates and those columns only.
     """
     names = list(dict.fromkeys([*all_columns(drawn.points), *(name for one in drawn.waiting for name in one.at)]))
     pending = ["pending"] if drawn.waiting else []
-    header = [*names, *NUMBERS, "reported", "reported_std", "reported_certainty", "difference", "scaled", "id", "score_id", *more, *pending]
+    picked = ["chosen"] if has_choices(drawn) else []
+    own = ["reported", "reported_std", "reported_certainty", "difference", "scaled", "id", "score_id", *picked]
+    header = [*names, *NUMBERS, *own, *more, *pending]
     rows = []
     for number, (point, row) in enumerate(zip(drawn.points, drawn.reported, strict=True)):
         compared = compare(point, row, drawn.spread)
@@ -134,11 +148,14 @@ def long_csv(drawn: Drawn, more: Sequence[str] = (), values: Sequence[Sequence[s
         rows.append([
             *(text(point.at.get(name)) for name in names), *numbers, str(point.n), _number(point.best), str(point.diverged),
             str(point.missing), *_cells_of(row), _number(compared[0]) if compared else "", "; ".join(point.scaled), point.id,
-            point.score_id, *(values[number] if values else ()), *("" for _ in pending),
+            point.score_id, *(point.chosen for _ in picked), *(values[number] if values else ()), *("" for _ in pending),
         ])  # fmt: skip
+    for at, entries in below:
+        blank = [""] * (len(NUMBERS) + len(own))
+        rows.append([*(text(at.get(name)) for name in names), *blank, *entries, *("" for _ in pending)])
     for one in drawn.waiting:
-        blank = ["", "", "", "", "0", "", "0", "0"]
-        rows.append([*(text(one.at.get(name)) for name in names), *blank, *_cells_of(one.printed), *[""] * (4 + len(more)), one.reason])
+        blank, rest = ["", "", "", "", "0", "", "0", "0"], [""] * (len(own) - 3 + len(more))
+        rows.append([*(text(one.at.get(name)) for name in names), *blank, *_cells_of(one.printed), *rest, one.reason])
     return to_csv(header, rows)
 
 
@@ -157,15 +174,21 @@ def cells(drawn: Drawn) -> Sheet:
     """Return one row a cell: reproduced, best on test, runs, reported, difference."""
     names = varying(drawn)
     known = any(drawn.reported)
-    columns = [*map(word, names), "reproduced (%)", "best on test (%)", "runs", *(["reported (%)", "difference"] if known else [])]
+    picked = [CHOSEN] if has_choices(drawn) else []
+    columns = [*map(word, names), *picked, "reproduced (%)", "best on test (%)", "runs", *(["reported (%)", "difference"] if known else [])]
     rows = []
     for point, row in zip(drawn.points, drawn.reported, strict=True):
         best = "" if point.best is None else f"{point.best:.1f}"
         count = f"{point.n}" + (f", {point.diverged} diverged" if point.diverged else "")
         count += f", {point.missing} files missing" if point.missing else ""
-        line = [*(text(point.at.get(name)) for name in names), value(point, drawn.spread), best, count]
+        line = [*(text(point.at.get(name)) for name in names), *(point.chosen for _ in picked), value(point, drawn.spread), best, count]
         rows.append(line + ([printed(row), _difference(point, row, drawn)] if known else []))
     return Sheet(columns, rows, notes(drawn, names))
+
+
+def has_choices(drawn: Drawn) -> bool:
+    """Tell whether a setting of any cell was picked from results of other cells."""
+    return any(point.chosen for point in drawn.points)
 
 
 def notes(drawn: Drawn, shown: Sequence[str]) -> list[str]:
@@ -190,12 +213,19 @@ def notes(drawn: Drawn, shown: Sequence[str]) -> list[str]:
     unsure = sorted({row.certainty for row in rows if row.certainty != "exact" and not row.elsewhere})
     if unsure:
         found.append(f"Reported numbers in brackets are not exact readings: {', '.join(unsure)} (see reported/README.md).")
+    found += doubts(rows)
+    found += [f"Chosen: by the {by}." for by in dict.fromkeys(point.chosen_by for point in drawn.points if point.chosen_by)]
     if any(row.elsewhere for row in rows):
         found.append(f"elsewhere: not printed by this paper, as far as we know; other papers print it of the same baseline ({ELSEWHERE}).")
     reasons = dict.fromkeys(one.reason for one in drawn.waiting)
     if reasons:
         found.append(f"-: not available yet: {'; '.join(reasons)}.")
     return found
+
+
+def doubts(rows: Iterable[Reported]) -> list[str]:
+    """Return what is odd about printed numbers, where their rows say it."""
+    return list(dict.fromkeys(f"{printed(row)}: {row.note}." for row in rows if row.certainty == "doubtful" and row.note))
 
 
 def mark(drawn: Drawn) -> str:

@@ -23,6 +23,11 @@ SPREAD = (
     "that classes of different size compare; ratio: distilled over real."
 )
 
+DISTANCE = (
+    "Squared MMD: between the embeddings of distilled and real images, unbiased (it may be below 0), with a Gaussian kernel whose width "
+    "is the median distance between two of the real images."
+)
+
 
 @dataclass(frozen=True)
 class Embedded:
@@ -37,6 +42,11 @@ class Embedded:
         """(of real, of distilled, their ratio), None where it is not known."""
         real, syn = spread(self.real), spread(self.syn)
         return real, syn, syn / real if real and syn is not None else None
+
+    @property
+    def distance(self) -> float | None:
+        """Squared MMD between distilled and real embeddings, see `mmd`."""
+        return mmd(self.real, self.syn)
 
     @property
     def images(self) -> str:
@@ -62,32 +72,32 @@ def tsne(drawn: Drawn) -> Figure:
     for axis, point, one, places in zip(axes, drawn.points, found, _places(found), strict=False):
         axis.set(xticks=[], yticks=[])
         ratio = one.spreads[2] if one else None
-        said = "" if one is None else f"\nspread of distilled / real: {_shown(ratio)}"
+        said = "" if one is None else f"\nspread of distilled / real: {_shown(ratio)}\nsquared MMD to real: {_shown(one.distance)}"
         axis.set_title(label(drawn, point, varying(drawn)) + said, loc="left")
         axis.grid(False)
         _scatter(axis, one, places)
-    parts = [str(drawn.get("note") or ""), _how(found), SPREAD if any(found) else "", mark(drawn)]
+    parts = [str(drawn.get("note") or ""), _how(found), *((SPREAD, DISTANCE) if any(found) else ()), mark(drawn)]
     heading(made, drawn.title, "\n".join(part for part in parts if part))
     return made
 
 
 def tsne_sheet(drawn: Drawn) -> Sheet:
-    """Return one row a cell, with the within-class spread of real and distilled images."""
+    """Return one row a cell, with the within-class spread of real and distilled images, and the distance between the two."""
     sheet = cells(drawn)
     found = [read(cell.get("analysis")) for cell in drawn.artifact["cells"]]
-    more = [[*map(_shown, one.spreads), one.images] if one else ["not run"] * 4 for one in found]
-    columns = [*sheet.columns, "spread, real", "spread, distilled", "ratio", "distilled images embedded"]
-    said = [SPREAD, *([_how(found)] if _how(found) else [])]
+    more = [[*map(_shown, (*one.spreads, one.distance)), one.images] if one else ["not run"] * 5 for one in found]
+    columns = [*sheet.columns, "spread, real", "spread, distilled", "ratio", "squared MMD", "distilled images embedded"]
+    said = [SPREAD, DISTANCE, *([_how(found)] if _how(found) else [])]
     return Sheet(columns, [[*row, *rest] for row, rest in zip(sheet.rows, more, strict=True)], [*sheet.notes, *said])
 
 
 def tsne_csv(drawn: Drawn) -> str:
-    """Return one line a cell, as everywhere, with the within-class spreads and numbers of images."""
+    """Return one line a cell, as everywhere, with the within-class spreads, the distance and numbers of images."""
     rows = []
     for one in (read(cell.get("analysis")) for cell in drawn.artifact["cells"]):
-        numbers = ["" if item is None else f"{item:.6g}" for item in (one.spreads if one else (None,) * 3)]
+        numbers = ["" if item is None else f"{item:.6g}" for item in ((*one.spreads, one.distance) if one else (None,) * 4)]
         rows.append([*numbers, *([str(len(one.syn)), str(one.meta.get("stored", len(one.syn)))] if one else ["", ""])])
-    return long_csv(drawn, ("spread_real", "spread_distilled", "spread_ratio", "embedded", "stored"), rows)
+    return long_csv(drawn, ("spread_real", "spread_distilled", "spread_ratio", "feature_distance", "embedded", "stored"), rows)
 
 
 def spread(points: ndarray) -> float | None:
@@ -96,6 +106,32 @@ def spread(points: ndarray) -> float | None:
 
     kept = points[np.isfinite(points).all(1)]
     return float(((kept - kept.mean(0)) ** 2).sum() / (len(kept) - 1)) if len(kept) > 1 else None
+
+
+def mmd(real: ndarray, syn: ndarray) -> float | None:
+    r"""Return the squared maximum mean discrepancy of two sets of points (n, d), (m, d); None where one has fewer than two finite rows.
+
+    The unbiased estimate of Gretton et al. 2012 (lemma 6), which may be below 0 for sets that are alike:
+
+    .. math:: \frac{\sum_{i \ne j} k(x_i, x_j)}{n (n - 1)} + \frac{\sum_{i \ne j} k(y_i, y_j)}{m (m - 1)}
+              - \frac{2}{n m} \sum_{i, j} k(x_i, y_j)
+
+    with :math:`k(a, b) = \exp(-|a - b|^2 / (2 \sigma^2))`. sigma is the median distance between two of the real points, so that it is
+    the same for all sets that are compared with them. None where that is 0.
+    """
+    import numpy as np
+    from scipy.spatial.distance import cdist, pdist
+
+    x, y = (points[np.isfinite(points).all(1)] for points in (real, syn))
+    n, m = len(x), len(y)
+    if min(n, m) < 2:
+        return None
+    sigma = float(np.median(pdist(x)))
+    if not sigma:
+        return None
+    among = [2 * np.exp(-pdist(points, "sqeuclidean") / (2 * sigma**2)).sum() / (len(points) * (len(points) - 1)) for points in (x, y)]
+    between = np.exp(-cdist(x, y, "sqeuclidean") / (2 * sigma**2)).mean()
+    return float(among[0] + among[1] - 2 * between)
 
 
 def embed(parts: Sequence[ndarray]) -> list[ndarray] | None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dd.data.registry import DATASETS
 from dd.errors import ConfigError
+from dd.figures import gains
 from dd.figures.reported import compare
 from dd.figures.results import text
-from dd.figures.sheets import Drawn, Sheet, Waiting, notes, printed, value, word
+from dd.figures.sheets import CHOSEN, Drawn, Sheet, Waiting, has_choices, notes, printed, value, word
 
 Key = tuple[str, ...]
+Place = tuple[Key, str]  # a row: its coordinates, and "" for accuracies, or which gains stand in it
 RATIO = "ratio (%)"
 
 
@@ -29,14 +31,20 @@ def pivot(drawn: Drawn) -> Sheet:
     """Return the table of a paper: `rows` by `columns`, the reported number beside the reproduced one.
 
     Cells that cannot be made yet have "-" and what is printed. With `ratio`, the ratio of stored images to the train split stands in a
-    column of its own where `rows` has ipc, else in a row above the rows that it is true of.
+    column of its own where `rows` has ipc, else in a row above the rows that it is true of. With `gain`, a row below says how much each
+    cell is above its `baseline`; with `mean_gain`, means of that stand in columns and rows of their own. Where a setting of a cell was
+    picked from results, a column says which value.
 
     Raises:
-        ConfigError: two cells share a row and a column, or a ratio is asked for where there are no rows.
+        ConfigError: two cells share a row and a column, a ratio or gains are asked for where there are no rows, or both are.
     """
     down, across = list(drawn.get("rows") or ()), list(drawn.get("columns") or ())
-    if drawn.get("ratio") and not down:
-        raise ConfigError(f"artifact {drawn.artifact['name']}: ratio needs rows")
+    compared = bool(drawn.get("gain") or drawn.get("mean_gain"))
+    if (drawn.get("ratio") or compared) and not down:
+        raise ConfigError(f"artifact {drawn.artifact['name']}: {'gain' if compared else 'ratio'} needs rows")
+    if drawn.get("ratio") and compared:
+        raise ConfigError(f"artifact {drawn.artifact['name']}: ratio, gain: a table has one of them")
+    down += [CHOSEN] if has_choices(drawn) else []
     body: dict[Key, dict[Key, _Entry]] = {}
     heads: dict[Key, None] = {}
     for entry in _entries(drawn):
@@ -46,10 +54,14 @@ def pivot(drawn: Drawn) -> Sheet:
             raise ConfigError(f"artifact {name}: two cells stand in row {side}, column {head}; name what differs in rows or columns")
         body[side][head] = entry
         heads[head] = None
-    titles = [", ".join(f"{word(name)} {item}" for name, item in zip(across, head, strict=True) if item) for head in heads]
-    rows = [[*side, *(found[head].text if head in found else "" for head in heads)] for side, found in body.items()]
-    columns = [*map(word, down), *(title or "accuracy (%)" for title in titles)]
-    said = notes(drawn, [*down, *across])
+    lines = {(side, ""): {head: entry.text for head, entry in found.items()} for side, found in body.items()}
+    named = {head: ", ".join(f"{word(name)} {item}" for name, item in zip(across, head, strict=True) if item) for head in heads}
+    titles = {head: title or "accuracy (%)" for head, title in named.items()}
+    if compared:
+        lines, titles = _with_gains(drawn, lines, titles, down, across)
+    rows = [[*_named(*place), *(found.get(head, "") for head in titles)] for place, found in lines.items()]
+    columns = [*map(word, down), *titles.values()]
+    said = [*notes(drawn, [*down, *across]), *(gains.said(drawn) if compared else ())]
     if drawn.get("ratio"):
         said.append("Ratio: stored images to real ones of the train split.")
         if "ipc" in down:
@@ -69,8 +81,41 @@ def _entries(drawn: Drawn) -> Iterator[_Entry]:
         compared = compare(point, row, drawn.spread)
         sign = f", {compared[0]:+.1f}" if compared else ""
         beside = f" ({_beside(printed(row))}{sign})" if row else ""
-        yield _Entry(point.at, value(point, drawn.spread) + beside, _ratio(cell["config"]) + ("†" if point.scaled else ""))
+        at = {**point.at, CHOSEN: point.chosen}
+        yield _Entry(at, value(point, drawn.spread) + beside, _ratio(cell["config"]) + ("†" if point.scaled else ""))
     yield from map(_waiting, later)
+
+
+def _with_gains(
+    drawn: Drawn, lines: Mapping[Place, dict[Key, str]], titles: dict[Key, str], down: Sequence[str], across: Sequence[str]
+) -> tuple[dict[Place, dict[Key, str]], dict[Key, str]]:
+    """Return lines and titles with those of gains: each below its cell, a mean where its own coordinates are, at the right or below."""
+    found: dict[Place, dict[Key, str]] = {}
+    own: dict[Key, dict[Key, str]] = {}
+    for gain in gains.each(drawn).values() if drawn.get("gain") else ():
+        side, head = (tuple(text(gain.at.get(name)) for name in names) for names in (down, across))
+        own.setdefault(side, {})[head] = str(gain)
+    for (side, kind), entries in lines.items():
+        found[side, kind] = dict(entries)
+        if side in own:
+            found[side, gains.GAIN] = own[side]
+    over = set(drawn.get("mean_gain") or ())
+    more: dict[Key, str] = {}
+    for gain in gains.means(drawn):
+        side = tuple("" if name in over else text(gain.at.get(name)) for name in down)
+        kept = [(name, text(gain.at.get(name))) for name in across if name not in over]
+        head = (*(item for _, item in kept), gains.MEAN) if len(kept) < len(across) or not across else tuple(item for _, item in kept)
+        if head not in titles:
+            more[head] = ", ".join([*(f"{word(name)} {item}" for name, item in kept if item), gains.MEAN])
+        below = over & set(down) or head in titles
+        place = (side, gains.MEAN if below else gains.GAIN if side in own else "")
+        found.setdefault(place, {})[head] = str(gain)
+    return found, titles | more
+
+
+def _named(side: Key, kind: str) -> list[str]:
+    """Return the first entries of a row; that of a gain says so in the first one."""
+    return [", ".join(part for part in (side[0], kind) if part), *side[1:]] if kind else list(side)
 
 
 def _waiting(one: Waiting) -> _Entry:

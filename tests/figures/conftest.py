@@ -18,8 +18,8 @@ class Bench:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def cell(self, accuracies, *, scaled=(), diverged=(), sets=None, **at):
-        """accuracies: one list of fractions a set. diverged: (set, net) pairs."""
+    def cell(self, accuracies, *, scaled=(), diverged=(), sets=None, per_class=None, **at):
+        """accuracies: one list of fractions a set. diverged: (set, net) pairs. per_class: (set, net) -> accuracies of each class."""
         at = {"dataset": "cifar10", "ipc": 10, "method": "dm", "eval_network": "convnet3_in", **at}
         name = "-".join(f"{value}" for value in at.values())
         id_ = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -29,7 +29,7 @@ class Bench:
             path.parent.mkdir(parents=True, exist_ok=True)
             scores = [
                 {"network": "n", "protocol": "dc", "set": number, "net": net, "accuracy_last": value, "accuracy_best_on_test": value + 0.01,
-                 "per_class": [value], "status": "diverged" if (number, net) in diverged else "ok", "detail": {}}
+                 "per_class": (per_class or {}).get((number, net), [value]), "status": "diverged" if (number, net) in diverged else "ok", "detail": {}}
                 for net, value in enumerate(values)
             ]  # fmt: skip
             path.write_text(json.dumps({"config": {}, "scores": scores}))
@@ -38,7 +38,8 @@ class Bench:
             paths.append(str(path))
             folders.append(str(folder))
         return {"at": at, "scaled": list(scaled), "chosen": [], "id": id_, "score_id": "1", "config": {"method": "dm", "recipe": {"lr": 1.5}},
-                "scores": paths, "sets": folders, "analysis": None}  # fmt: skip
+                "scores": paths, "sets": folders, "analysis": None, "choice": None,
+                "run_files": {"distillation": [f"{folder}/run.json" for folder in folders], "guides": []}}  # fmt: skip
 
     def reported(self, *rows):
         """rows: (columns without paper and source); returns the file's path."""

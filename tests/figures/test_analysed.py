@@ -11,7 +11,7 @@ from dd.artifacts import save_tensors
 from dd.errors import ArtifactError
 from dd.figures.models import models, models_csv, models_sheet
 from dd.figures.paper import _read
-from dd.figures.spaces import embed, tsne, tsne_csv, tsne_sheet
+from dd.figures.spaces import embed, mmd, tsne, tsne_csv, tsne_sheet
 
 METHODS = ("dm", "dsdm")
 
@@ -57,11 +57,34 @@ def test_the_title_and_the_sheet_have_the_ratio_of_spreads_and_what_was_decoded(
     variance = lambda x: float(x.double().numpy().var(0, ddof=1).sum())  # noqa: E731
     ratio = variance(normal(11, 8, 6) * 0.5) / variance(normal(0, 40, 6))
     row = tsne_sheet(drawn).rows[1]
-    assert row[-2:] == [f"{ratio:.3g}", "8 decoded from 2"] and tsne_sheet(drawn).rows[0][-1] == "2"
+    distance = f"{naive_mmd(normal(0, 40, 6).numpy(), (normal(11, 8, 6) * 0.5).numpy()):.3g}"
+    assert row[-3:] == [f"{ratio:.3g}", distance, "8 decoded from 2"] and tsne_sheet(drawn).rows[0][-1] == "2"
     titles = [axis.get_title(loc="left").split("\n") for axis in tsne(drawn).axes]
-    assert titles[1] == ["ipc 2, dsdm", f"spread of distilled / real: {ratio:.3g}"]
+    assert titles[1] == ["ipc 2, dsdm", f"spread of distilled / real: {ratio:.3g}", f"squared MMD to real: {distance}"]
     rows = list(csv.DictReader(io.StringIO(tsne_csv(drawn))))
     assert [(row["embedded"], row["stored"]) for row in rows] == [("2", "2"), ("8", "2"), ("5", "5"), ("20", "5")]
+
+
+def naive_mmd(real, syn):
+    """The unbiased estimate, sum by sum; the width is the median distance between two real points."""
+    real, syn = [[float(v) for v in row] for row in real], [[float(v) for v in row] for row in syn]
+    square = lambda a, b: sum((p - q) ** 2 for p, q in zip(a, b, strict=True))  # noqa: E731
+    n, m = len(real), len(syn)
+    width = np.median([square(real[i], real[j]) ** 0.5 for i in range(n) for j in range(i)])
+    k = lambda a, b: np.exp(-square(a, b) / (2 * width * width))  # noqa: E731
+    same = [sum(k(p[i], p[j]) for i in range(len(p)) for j in range(len(p)) if i != j) / (len(p) * (len(p) - 1)) for p in (real, syn)]
+    return same[0] + same[1] - 2 * sum(k(a, b) for a in real for b in syn) / (n * m)
+
+
+def test_the_distance_is_small_for_points_of_the_same_law_and_unknown_for_one_point():
+    draw = np.random.default_rng(0).normal
+    real, alike, shifted = draw(size=(60, 5)), draw(size=(20, 5)), draw(size=(20, 5)) + 1
+    assert mmd(real, shifted) == pytest.approx(naive_mmd(real, shifted), rel=1e-12)
+    assert abs(mmd(real, alike)) < 0.02 < 0.1 < mmd(real, shifted)
+    assert mmd(real * 100, shifted * 100) == pytest.approx(mmd(real, shifted)), "no matter in which unit"
+    assert mmd(real, shifted[:1]) is None and mmd(np.ones((5, 2)), alike[:, :2]) is None
+    holed = np.concatenate([shifted, np.full((1, 5), np.nan)])
+    assert mmd(real, holed) == mmd(real, shifted), "what is not finite is left out"
 
 
 def test_points_that_are_not_finite_have_no_place(bench):

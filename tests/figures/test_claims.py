@@ -40,6 +40,14 @@ UP = {"kind": "increasing", "left": EVERY, "along": "extractor_epochs"}
 NINE = {"extractor_epochs": [0, 1, 2, 3, 4, 5, 6, 7, 8]}
 GONE = ((10.0, True), (10.0, True))
 
+BEST = {"kind": "best_differs", "left": {"method": ["x", "y"]}, "along": "method", "across": "class"}
+
+
+def classes(*rows, **more):
+    """Accuracies of methods x and y (a row) at classes a, b, ..."""
+    return [cell(mean, method=m, **{"class": name}, **more) for name, row in zip("ab", rows, strict=False) for m, mean in zip("xy", row, strict=True)]
+
+
 CASES = [
     ("greater", GREATER, series(30, 20, 25, 29), "holds"),
     ("greater", GREATER, series(30, 20, 25, 31), "fails"),
@@ -87,6 +95,13 @@ CASES = [
     ("at_least", {"kind": "at_least", "left": E0, "value": 20}, series(19), "fails"),
     ("at_least", {"kind": "at_least", "left": E0, "value": 20}, series(19, error=None), "undecided"),
     ("at_least", {"kind": "at_least", "left": E0, "value": 20}, [], "not run"),
+    ("best_differs", BEST, classes((9, 1), (1, 9)), "holds"),
+    ("best_differs", BEST, classes((9, 1), (8, 2)), "fails"),
+    ("best_differs", BEST, classes((9, 1), (8, 7.95)), "undecided"),  # which is the best of b is not certain
+    ("best_differs", BEST, classes((9, 1)), "undecided"),  # one class says nothing
+    ("best_differs", BEST, classes((9, 1), (1, 9), error=None), "undecided"),
+    ("best_differs", {**BEST, "left": {"method": ["x", "y", "z"]}}, classes((9, 1), (1, 9)), "undecided"),  # z might be the best everywhere
+    ("best_differs", {**BEST, "left": {"method": ["x", "y", "z"]}}, classes((9, 1), (8, 2)), "undecided"),
     ("diverges", {"kind": "diverges", "left": E1, "value": 12}, series(50, 10, runs=GONE), "holds"),
     ("diverges", {"kind": "diverges", "left": E1, "value": 12}, series(50, 11), "holds"),
     ("diverges", {"kind": "diverges", "left": E1, "value": 12}, series(50, 30, runs=((50.0, False), (10.0, True))), "fails"),
@@ -108,7 +123,7 @@ def test_every_kind_has_all_verdicts_that_it_can_have():
     for kind in kinds:
         seen = {verdict for other, _, _, verdict in CASES if other == kind}
         assert {"holds", "fails"} <= seen and seen & {"undecided"}, kind
-    assert kinds == {"greater", "all_greater", "mean_gain", "increasing", "uncorrelated", "within", "argmax", "at_most", "at_least", "diverges"}
+    assert kinds == {"greater", "all_greater", "mean_gain", "increasing", "uncorrelated", "within", "argmax", "best_differs", "at_most", "at_least", "diverges"}
 
 
 def test_a_claim_holds_only_over_all_combinations():
@@ -136,6 +151,27 @@ def test_a_gain_can_be_compared_with_another_gain():
     assert judge(claim(**check), [*series(10, 14, method="a"), *series(10, 15, method="b")]).verdict == "fails"
     assert judge(claim(**check), [*series(10, 15, method="a"), *series(10, 15, method="b")]).verdict == "undecided"
     assert judge(claim(**check), series(10, 15, method="a")).verdict == "not run"
+
+
+def test_cells_without_a_column_of_over_belong_to_each_of_its_values():
+    plain = [cell(20, method="a"), cell(30, method="b")]
+    guided = [cell(mean, method=m, source_domain=s) for m, s, mean in (("a", "x", 21), ("a", "y", 19), ("b", "x", 31), ("b", "y", 32))]
+    check = {"over": ["source_domain", "method"], "kind": "greater", "left": {"source_domain": ["x", "y"]}, "right": {"source_domain": ""}}
+    found = judge(claim(**check), [*plain, *guided])
+    assert found.verdict == "fails" and found.reason.startswith("holds in 3 of 4 comparisons; worst: 19.0 ± 0.1 against 20.0 ± 0.1 (source_domain y")
+    lacking = judge(claim(**check), [plain[1], *guided])
+    assert lacking.verdict == "undecided" and "2 not run" in lacking.reason, "a method without a plain cell is not compared with another's"
+    joint = {"over": ["source_domain"], "all": [
+        {"kind": "greater", "left": {"method": "b", "source_domain": ""}, "right": {"method": "a", "source_domain": ""}},
+        {"kind": "greater", "left": {"method": "b", "source_domain": ["x", "y"]}, "right": {"method": "a"}},
+    ]}  # fmt: skip
+    assert judge(claim(**joint), [*plain, *guided]).reason.startswith("holds in 2 of 2 comparisons: all"), "plain cells make no combination"
+
+
+def test_two_cells_at_one_place_of_a_best_are_an_error():
+    cells = [*classes((9, 1), (1, 9)), cell(5, method="x", n_m=3, **{"class": "a"})]
+    with pytest.raises(ConfigError, match="class a and the same method; name the column"):
+        judge(claim(over=[], **BEST), cells)
 
 
 def test_all_joins_checks():
@@ -241,16 +277,17 @@ def test_every_claim_of_extractors_is_there_and_can_be_run():
         assert artifact.name in paper["artifacts"] or artifact.absent
 
 
-def test_every_claim_of_dsdm_can_be_run_over_the_points_of_its_paper():
+@pytest.mark.parametrize(("paper", "count"), [("dsdm", 15), ("clom", 18)])
+def test_every_claim_can_be_run_over_the_points_of_its_paper(paper, count):
     """At scale paper no selector of a claim misses its cells: a misspelt method would silently never be run."""
-    job = Plan(parse(Settings, {"scale": "paper", "papers": ["dsdm"]}, "test"), Path("workflow")).drawing("dsdm")
+    job = Plan(parse(Settings, {"scale": "paper", "papers": [paper]}, "test"), Path("workflow")).drawing(paper)
     cells = [
         (artifact["name"], Point(cell["at"], 1.0, 1.0, 1.0, error=0.0, runs=((1.0, False),) * 2, id=cell["id"], score_id=cell["score_id"]))
         for artifact in job["artifacts"]
         for cell in artifact["cells"]
     ]
-    listed, claims = load_claims(CLAIMS).of("dsdm")
-    assert len(claims) == 15
+    listed, claims = load_claims(CLAIMS).of(paper)
+    assert len(claims) == count
     for one in claims:
         found = judge(one, cells)
         assert found.verdict != "not run" and "not run" not in found.reason, (one.id, found.reason)

@@ -19,6 +19,8 @@ def job():
 
 def test_the_papers_of_the_project_have_none(job):
     assert list(mistakes(job, "dsdm.yaml")) == []
+    guided = Plan(parse(Settings, {"scale": "paper", "papers": ["clom"]}, "t"), Path("workflow")).drawing("clom")
+    assert list(mistakes(guided, "clom.yaml")) == []
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,9 @@ def test_the_papers_of_the_project_have_none(job):
         ("fig4", {"x": "stpe"}, "artifacts.fig4: x: no point has a coordinate 'stpe'; did you mean 'step'"),
         ("table4", {"columns": ["ipcc"]}, "artifacts.table4: columns: no point has a coordinate 'ipcc'"),
         ("fig8", {"label": "{methd}"}, "artifacts.fig8: label: not every point has a coordinate 'methd'"),
+        ("table1", {"mean_gain": ["ipcs"], "baseline": {"method": "dm"}}, "artifacts.table1: mean_gain: no point has a coordinate 'ipcs'"),
+        ("table1", {"gain": True}, "artifacts.table1: gain: is measured against a baseline"),
+        ("fig4", {"baseline": {"method": "dmm"}}, "artifacts.fig4: baseline: no point has these coordinates"),
         ("table1", {"reported": ["table1_etx"]}, "table1_etx"),
     ],
 )

@@ -37,6 +37,14 @@ def test_the_spread_of_a_set_is_compared_with_that_of_another(tmp_path):
     assert found.verdict == "undecided" and "3.0 against 0.2" in found.reason  # one set each: no error is known
 
 
+def test_the_distance_is_a_number_of_the_same_analysis(tmp_path):
+    near, far = cell(tmp_path, "near", [[1.0, 0.0], [1.0, 2.0]], method="a"), cell(tmp_path, "far", [[9.0, 9.0], [9.0, 8.0]], method="b")
+    drawn = _read({"name": "a1", "title": "t", "kind": "tsne", "cells": [far, near]}, "paper", "all", [])
+    one, other = (point.mean for point in measured(drawn, "feature_distance"))
+    assert one > 0.5 > other
+
+
 def test_artifacts_of_another_kind_have_no_such_number(tmp_path):
     drawn = _read({"name": "t", "title": "t", "kind": "table", "cells": [cell(tmp_path, "a", [[0.0, 0.0]])]}, "paper", "all", [])
+    assert measured(drawn, "feature_distance") == [] and measured(drawn, "class_accuracy") == []
     assert measured(drawn, "spread_ratio") == [] and measured(drawn, "loss_variation") == []
