@@ -2,14 +2,17 @@
 
     python benchmarks/unroll_memory.py [--steps 10 20 40] [--images 100] [--network convnet3_in_w32] [--size 32]
 
-One update's loss and gradient are computed in a process of its own for each cell: `peak_mb` is that process's largest resident memory
-less what it held before the update, `seconds` the time of the update. Two thirds of a warm-up step's libraries are in both.
+One update's loss and gradient are computed in a process of its own for each cell. `peak_mb` is that process's largest resident memory less
+what it held before the update, `seconds` the time of the update. `used_mb` is the same peak in another process, in which the C library
+gives large blocks back as soon as they are free (glibc's MALLOC_MMAP_THRESHOLD_): what the arithmetic needs, without what the allocator
+keeps in pieces between other blocks.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,7 +24,6 @@ WAYS = ("full", "checkpoint", "adjoint", "frozen")
 
 def rss_mb(peak: bool) -> float:
     """Return the resident memory of this process, now or at its largest, in MB."""
-    import os
     import resource
 
     if peak:
@@ -78,7 +80,11 @@ def main() -> None:
         for steps in args.steps:
             command = [sys.executable, __file__, "--one", way, "--steps", str(steps), "--images", str(args.images),
                        "--network", args.network, "--size", str(args.size)]  # fmt: skip
-            table[way][str(steps)] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            one, other = (
+                json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **more}).stdout)
+                for more in ({}, {"MALLOC_MMAP_THRESHOLD_": "65536"})
+            )
+            table[way][str(steps)] = {"used_mb": other["peak_mb"], **one}
     print(json.dumps({"network": args.network, "images": args.images, "size": args.size, "ways": table}, indent=1))
 
 
