@@ -23,7 +23,12 @@ def write(path, seed, epochs=EPOCHS, size=P, rows=None, hashes=None, **config):
     if rows is None:
         rows = torch.randn(epochs + 1, size, generator=torch.Generator().manual_seed(seed))
     sums = [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in rows]
-    meta = {"config": {"network": "net", "lineage": "dc", "epochs": epochs, **config}, "seed": seed, "fingerprint": "f", "rows": hashes or sums}
+    meta = {
+        "config": {"network": "net", "lineage": "dc", "epochs": epochs, **config},
+        "seed": seed,
+        "fingerprint": "f",
+        "rows": hashes or sums,
+    }
     save_tensors(path, {"trajectory": rows}, meta)
     return rows
 
