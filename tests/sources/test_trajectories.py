@@ -125,7 +125,7 @@ def test_a_damaged_row_is_noticed_when_it_is_read(tmp_path):
 
 
 def test_files_that_are_wrong_are_named_at_once(stored, tmp_path):
-    files, rows = stored
+    files, _ = stored
 
     def fails(error, match, **changes):
         write(files[3], 3, **changes)
