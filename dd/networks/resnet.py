@@ -48,13 +48,18 @@ def smallest(norm: str, **_: object) -> int:
 def build(channels: int, size: tuple[int, int], classes: int, norm: str, width: int = 64) -> nn.Module:
     """Build a ResNet-18; see `dd.networks.build`."""
     refuse_below(smallest(norm), size)
-    blocks: list[nn.Module] = [_stem(channels, width, norm)]
+    return Chain([_stem(channels, width, norm), *groups(width, norm), GlobalPool()], width * 8, classes)
+
+
+def groups(width: int, kind: str) -> list[nn.Module]:
+    """Return the four groups of two blocks, from `width` channels to eight times as many."""
+    blocks: list[nn.Module] = []
     inputs = width
     for group, stride in enumerate((1, 2, 2, 2)):
         outputs = width * 2**group
-        blocks += [BasicBlock(inputs, outputs, stride, norm), BasicBlock(outputs, outputs, 1, norm)]
+        blocks += [BasicBlock(inputs, outputs, stride, kind), BasicBlock(outputs, outputs, 1, kind)]
         inputs = outputs
-    return Chain([*blocks, GlobalPool()], inputs, classes)
+    return blocks
 
 
 def _stem(channels: int, width: int, kind: str) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import nn
 
 from dd.networks._layers import Chain, GlobalPool, refuse_below
 from dd.networks._layers import norm as normalisation
-from dd.networks.resnet import BasicBlock
+from dd.networks.resnet import groups
 
 NAME = r"resnet18_tv_(?P<norm>bn)(?:_w(?P<width>[1-9][0-9]*))?"
 EXAMPLES = ["resnet18_tv_bn", "resnet18_tv_bn_w8"]
@@ -36,10 +36,4 @@ def build(channels: int, size: tuple[int, int], classes: int, norm: str, width: 
         nn.ReLU(),
         nn.MaxPool2d(3, stride=2, padding=1),
     )
-    blocks: list[nn.Module] = [stem]
-    inputs = width
-    for group, stride in enumerate((1, 2, 2, 2)):
-        outputs = width * 2**group
-        blocks += [BasicBlock(inputs, outputs, stride, norm), BasicBlock(outputs, outputs, 1, norm)]
-        inputs = outputs
-    return Chain([*blocks, GlobalPool()], inputs, classes)
+    return Chain([stem, *groups(width, norm), GlobalPool()], width * 8, classes)

@@ -11,7 +11,8 @@ tensor whose backward gives gradients to the images X and to alpha, and to theta
 
 `full`, `checkpoint` and `adjoint` have the same value and the same gradient but for rounding. `full` keeps the graphs of all steps, so
 its memory grows with N by a step's activations and their gradients; the other two keep N parameter vectors, and the graph of one step at a
-time. `frozen` is another gradient, TESLA's.
+time. Of these, `adjoint` takes less time. On a CPU, the C library may keep what `checkpoint` gives back in pieces that it cannot use
+again, so that a process grows all the same (benchmarks/unroll_memory.py). `frozen` is another gradient, TESLA's.
 """
 
 from __future__ import annotations

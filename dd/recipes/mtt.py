@@ -15,8 +15,8 @@ Differs from the paper, as the released code does: mini-batches are cut from a s
 taken first; scale and rotation sample with aligned corners; nothing keeps the images in a range.
 
 Differs from the released code: alpha is at least 1e-6, where that code lets it become negative and diverge at the next evaluation;
-the graph of a student's step is made again in the backward pass instead of kept (`unroll: checkpoint`; `adjoint` computes the same
-by another way, `full` keeps all graphs: the same gradient but for rounding); experts come in random order over all of them (see
+the graph of a student's step is made again in the backward pass instead of kept (`unroll: adjoint`, and `checkpoint`, which is slower;
+`full` keeps all graphs: the same gradient but for rounding); experts come in random order over all of them (see
 `dd.sources.trajectories`); random numbers are functions of (seed, step); 5000 updates, where that code makes one more; the result is
 the last iterate, where the authors print the best of 50 on the test split and do not save its alpha.
 
@@ -63,7 +63,7 @@ class Config(Matching):
     unroll: how the student's steps are differentiated, see `dd.objectives.unroll`; changes memory, time and rounding only.
     """
 
-    unroll: Literal["checkpoint", "full", "adjoint"] = "checkpoint"
+    unroll: Literal["adjoint", "checkpoint", "full"] = "adjoint"
 
 
 def defaults(dataset: str, ipc: int) -> dict[str, Any]:

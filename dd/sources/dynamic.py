@@ -189,29 +189,25 @@ class Dynamic:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the counters with the window, and the weights of a network that has begun to learn."""
         import torch
-        from torch.nn.utils import parameters_to_vector
+
+        from dd.train.functional import flat
 
         counters = [self._number, self._updates, self._epochs, self._outer_caps, self._inner_caps, self._broken]
         state = {"progress": torch.tensor([*counters, *self._recent], dtype=torch.float64)}
         if self._net is not None and self._updates:
-            state["weights"] = parameters_to_vector(self._net.parameters())
+            state["weights"] = flat(self._net.parameters())
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take them back; a network that has not begun to learn is made again when it is drawn."""
-        import torch
+        from dd.train.functional import fill_
 
         values = state["progress"].tolist()
         self._number, self._updates, self._epochs, self._outer_caps, self._inner_caps, self._broken = map(int, values[:6])
         self._recent = values[6:]
         self._net = None
         if self._updates:
-            net = self.draw(0)
-            start = 0
-            with torch.no_grad():  # into the storage of each: views of one vector would be aligned otherwise than in a run that went on
-                for parameter in net.parameters():
-                    parameter.copy_(state["weights"][start : start + parameter.numel()].view_as(parameter))
-                    start += parameter.numel()
+            fill_(self.draw(0).parameters(), state["weights"])
         self._begin(self._number)
 
 

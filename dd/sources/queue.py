@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd.rng import stream
+from dd.train.functional import fill_, flat
 
 if TYPE_CHECKING:
     from dd.types import Batches
@@ -130,8 +131,8 @@ class Queue:
         meters = [[member.born, int(member.right), member.seen] for member in self.members]
         state = {"counters": torch.tensor([self._born, self._step]), "meters": torch.tensor(meters, dtype=torch.int64).view(-1, 3)}
         if self.members:
-            state["weights"] = torch.stack([_flat(member.net.state_dict().values()) for member in self.members])
-            state["momentum"] = torch.stack([_flat(member.momentum().values()) for member in self.members])
+            state["weights"] = torch.stack([flat(member.net.state_dict().values()) for member in self.members])
+            state["momentum"] = torch.stack([flat(member.momentum().values()) for member in self.members])
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -140,20 +141,9 @@ class Queue:
         self.members = []
         for place, (born, right, seen) in enumerate(state["meters"].tolist()):
             member = Member(self._make(born), born)
-            _fill(member.net.state_dict().values(), state["weights"][place])
-            _fill(member.momentum().values(), state["momentum"][place])
+            fill_(member.net.state_dict().values(), state["weights"][place])
+            fill_(member.momentum().values(), state["momentum"][place])
             member.right += right
             member.seen = seen
             self.members.append(member)
 
-
-def _flat(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().flatten().float() for tensor in tensors])
-
-
-def _fill(tensors: Iterable[Tensor], flat: Tensor) -> None:
-    """Write what `_flat` returned back into the tensors."""
-    start = 0
-    for tensor in tensors:
-        tensor.copy_(flat[start : start + tensor.numel()].view(tensor.shape))
-        start += tensor.numel()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from dd.rng import stream
+from dd.train.functional import fill_, flat
 from dd.train.supervised import fit
 from dd.types import Batch
 
@@ -52,7 +53,7 @@ class Trainee:
         if not self._learned or self._net is None:
             self._net = self._make(step // self._lifetime)
             if self._weights is not None:
-                _fill(self._net.state_dict().values(), self._weights)
+                fill_(self._net.state_dict().values(), self._weights)
         self._step, self._weights = step, None
         if self._settle is not None:
             self._settle(self._net, step)
@@ -71,7 +72,7 @@ class Trainee:
             return {"weights": self._weights}
         if self._net is None or not self._learned:
             return {}
-        return {"weights": torch.cat([value.detach().flatten().float() for value in self._net.state_dict().values()])}
+        return {"weights": flat(self._net.state_dict().values())}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take them back; the next draw says whose they are."""
@@ -126,11 +127,3 @@ def statistics(pool: RealPool, per_class: int, seed: int) -> Settle:
 
     return settle
 
-
-def _fill(tensors: Iterable[Tensor], flat: Tensor) -> None:
-    """Write the flat vector into the tensors, each in the storage that it has: views would be aligned otherwise than before."""
-    start = 0
-    with torch.no_grad():
-        for tensor in tensors:
-            tensor.copy_(flat[start : start + tensor.numel()].view(tensor.shape))
-            start += tensor.numel()

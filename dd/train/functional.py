@@ -1,6 +1,8 @@
-"""Networks as functions of one flat vector of parameters."""
+"""Networks as functions of one flat vector of parameters, and tensors as one flat vector."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class Flat:
 
     def flatten(self, net: nn.Module) -> Tensor:
         """Return the parameters of a network of this architecture, (P,), detached."""
-        return torch.cat([p.detach().flatten() for p in net.parameters()])
+        return flat(net.parameters())
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Return the parameters in theta, (P,), by name: views, so that gradients flow through.
@@ -52,3 +54,17 @@ class Flat:
             raise ValueError(f"theta must be of shape ({self.size},), is {tuple(theta.shape)}")
         parts = theta.split(self._sizes)  # one operation: its gradient is one concatenation, not a zero-filled vector a slice
         return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    """Return tensors flattened and concatenated, detached; whole numbers among them (counters) become floating-point ones."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def fill_(tensors: Iterable[Tensor], numbers: Tensor) -> None:
+    """Write what `flat` returned into the tensors, each in the storage that it has: views would be aligned otherwise than before."""
+    start = 0
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor.copy_(numbers[start : start + tensor.numel()].view(tensor.shape))
+            start += tensor.numel()

@@ -118,9 +118,9 @@ class Plain:
         return Batch(images[i : i + 2], labels[i : i + 2])
 
 
-def problem(seed=0):
+def problem(seed=0, name=NET):
     g = torch.Generator().manual_seed(seed)
-    net = networks.build(NET, 1, (8, 8), 3, seed).double()
+    net = networks.build(name, 1, (8, 8), 3, seed).double()
     flat = Flat(net)
     start = flat.flatten(net)
     target = start + 0.1 * torch.randn(flat.size, dtype=torch.float64, generator=g)
@@ -178,6 +178,14 @@ def test_soft_labels_are_those_of_the_target_on_plain_images():
     assert loss.item() == pytest.approx(by_hand(net, segment, batches, expected, 3, 0.2), rel=1e-12)
 
 
+def test_images_are_labelled_in_eval_mode():
+    _, segment, batches = problem(name="convnet2_bn_w4")
+    with torch.no_grad():
+        modes = {train: segment.network(segment.target, batches.x, train=train).softmax(1) for train in (True, False)}
+    assert not torch.allclose(modes[True], modes[False])
+    assert torch.equal(target_labels(segment, batches.x), modes[False])
+
+
 def test_many_images_are_labelled_in_pieces():
     _, segment, _ = problem()
     images = torch.randn(1203, 1, 8, 8, dtype=torch.float64)
@@ -195,10 +203,11 @@ def test_labels_are_kept_with_the_images():
     given = torch.rand(3, 3).softmax(1)
     one.assign(given)
     assert torch.equal(before, torch.eye(3)[labels]) and torch.equal(one.labels(torch.tensor([2])), given[2:])
-    other.load_state_dict(one.state_dict())
-    assert torch.equal(other.labels(every), given)
+    state = one.state_dict()
     one.assign(torch.eye(3))
-    assert torch.equal(other.labels(every), given), "a state is a copy"
+    assert torch.equal(state["labels"], given), "a state is a copy"
+    other.load_state_dict(state)
+    assert torch.equal(other.labels(every), given) and set(state) == {"images", "labels"}
     assert [len(group["params"]) for group in one.parameters()] == [1], "labels are not optimised"
 
 
