@@ -94,7 +94,7 @@ def test_settings_are_the_published_or_the_nearest(dataset, ipc, row):
         config.batch_syn,
         config.zca,
     ) == row
-    assert (config.iterations, config.momentum, config.init, config.augment, config.unroll) == (5000, 0.5, "real", "oneof", "checkpoint")
+    assert (config.iterations, config.momentum, config.init, config.augment, config.unroll) == (5000, 0.5, "real", "oneof", "adjoint")
     assert config.experts.network == ("convnet4_in" if dataset == "tiny_imagenet" else "convnet3_in")
     assert (config.experts.count, config.experts.epochs, config.experts.training.lr, config.experts.training.momentum) == (100, 50, 0.01, 0)
     assert mtt.lineage(config) == ("zca" if config.zca else "dc")
