@@ -134,5 +134,9 @@ def table_csv(drawn: Drawn) -> str:
         return long_csv(drawn)
     own = each(drawn)
     values = [own[number].entries() if number in own else [""] * len(EXTRA) for number in range(len(drawn.points))]
-    below = [({name: item for name, item in gain.at.items() if name != CHOSEN}, gain.entries()) for gain in means(drawn)]
+    changed = "; ".join(dict.fromkeys(item for point in drawn.points for item in point.scaled))
+    below = [
+        ({name: item for name, item in gain.at.items() if name != CHOSEN}, changed if gain.scaled else "", gain.entries())
+        for gain in means(drawn)
+    ]
     return long_csv(drawn, EXTRA, values, below)

@@ -129,12 +129,12 @@ def long_csv(
     drawn: Drawn,
     more: Sequence[str] = (),
     values: Sequence[Sequence[str]] = (),
-    below: Sequence[tuple[Mapping[str, Any], Sequence[str]]] = (),
+    below: Sequence[tuple[Mapping[str, Any], str, Sequence[str]]] = (),
 ) -> str:
     """Return one line a cell: all coordinates, all numbers, what is printed for it, what a scale changed, the ids.
 
     Cells that cannot be made yet come last, with the reason in a column `pending`. more, values: columns of the caller's own. below: lines
-    of the caller's own, which have coordinates and those columns only.
+    of the caller's own: coordinates, what a scale changed, and those columns.
     """
     names = list(dict.fromkeys([*all_columns(drawn.points), *(name for one in drawn.waiting for name in one.at)]))
     pending = ["pending"] if drawn.waiting else []
@@ -150,9 +150,10 @@ def long_csv(
             str(point.missing), *_cells_of(row), _number(compared[0]) if compared else "", "; ".join(point.scaled), point.id,
             point.score_id, *(point.chosen for _ in picked), *(values[number] if values else ()), *("" for _ in pending),
         ])  # fmt: skip
-    for at, entries in below:
-        blank = [""] * (len(NUMBERS) + len(own))
-        rows.append([*(text(at.get(name)) for name in names), *blank, *entries, *("" for _ in pending)])
+    for at, scaled, entries in below:
+        blank = ["" for _ in NUMBERS]
+        shown = [scaled if column == "scaled" else "" for column in own]
+        rows.append([*(text(at.get(name)) for name in names), *blank, *shown, *entries, *("" for _ in pending)])
     for one in drawn.waiting:
         blank, rest = ["", "", "", "", "0", "", "0", "0"], [""] * (len(own) - 3 + len(more))
         rows.append([*(text(one.at.get(name)) for name in names), *blank, *_cells_of(one.printed), *rest, one.reason])

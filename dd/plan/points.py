@@ -15,6 +15,8 @@ from dd.plan import pending
 from dd.plan.papers import AXES, PARTS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
 from dd.sources import guides
 
+SETS = ("steps", "candidates")  # lists in which a value stands once; others have a value for each of something
+
 
 @dataclass
 class Point:
@@ -259,7 +261,8 @@ def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
         if isinstance(value, (int, float)) and value > most:
             place[last] = most
         elif isinstance(value, (list, tuple)):
-            place[last] = list(dict.fromkeys(min(item, most) for item in value))
+            capped = [min(item, most) for item in value]
+            place[last] = list(dict.fromkeys(capped)) if last in SETS else capped
     return config
 
 
