@@ -85,14 +85,14 @@ def distill(
     loop.load()
     diverged = loop.descend(stop, save_every, lambda step: _write_set(resume / "steps" / f"{step}.safetensors", run.finish(), about))
     final = run.finish()
-    if final.indices is not None and config.split != "train":
-        final.indices = prepared.positions(dataset, config.split)[final.indices]  # sets of positions mean those in all of train
     if diverged:
         about["diverged"] = {name: value if math.isfinite(value) else str(value) for name, value in diverged.items()}
     _publish_steps(resume / "steps", out / "steps", run.steps, final, about)
     write_json(out / "config.json", hashed(config))
     write_text(out / "curve.csv", loop.curve())
     write_grid(out / "grid.png", *_shown(final, inputs), span=facts["range"])
+    if final.indices is not None and config.split != "train":
+        final.indices = prepared.positions(dataset, config.split)[final.indices]  # sets of positions mean those in all of train
     _write_set(out / "distilled.safetensors", final, about)
     loop.state.unlink(missing_ok=True)  # first: a state without its published steps would be continued without them
     shutil.rmtree(resume, ignore_errors=True)

@@ -35,6 +35,12 @@ def _config(path: str) -> dict[str, Any]:
     return data
 
 
+def _required(config: dict[str, Any], key: str) -> Any:
+    if key not in config:
+        raise ConfigError(f"configuration: {key} is missing; it has {', '.join(config) or 'nothing'}")
+    return config[key]
+
+
 def _device(args: Namespace) -> str:
     """Set the threads, choose the device, and make the arithmetic repeatable."""
     import torch
@@ -104,7 +110,7 @@ def teacher(args: Namespace) -> None:
     from dd.teachers import install
 
     config = _config(args.config)
-    install(config["teacher"], args.file, config.get("sha256"), args.out)
+    install(_required(config, "teacher"), args.file, config.get("sha256"), args.out)
 
 
 def experts(args: Namespace) -> None:
@@ -185,7 +191,10 @@ def choose(args: Namespace) -> None:
     """Pick a value from the results of its candidates."""
     from dd.choose import choose as pick
 
-    pick(_config(args.config), args.out)
+    config = _config(args.config)
+    for key in ("files", "criterion", "split"):
+        _required(config, key)
+    pick(config, args.out)
 
 
 def analyse(args: Namespace) -> None:
@@ -257,6 +266,9 @@ def check(args: Namespace) -> int:
         check_paths(load_datasets(settings.datasets, f"{args.settings}: datasets"), f"{args.settings}: datasets")
     except DDError as error:
         wrong[str(error)] = None
+    for name, file in settings.teachers.items():
+        if not Path(file.path).is_file():
+            wrong[f"{args.settings}: teachers.{name}.path: value {file.path!r}: no such file (docs/teachers.md says how to get it)"] = None
     scales = sorted(path.stem for path in (WORKFLOW / "scales").glob("*.yaml"))
     for scale in {settings.scale, *scales}:
         for paper in sorted({*paper_names(WORKFLOW), *settings.papers}):

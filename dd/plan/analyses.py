@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dd import networks
 from dd.config import digest, hashed, parse
 from dd.config.stages import AnalyseConfig
-from dd.errors import ConfigError, nearest
+from dd.errors import ConfigError
 from dd.plan.papers import Scale
 from dd.plan.supplies import Supplies
 from dd.train.config import Training
@@ -58,7 +58,7 @@ def analysis(cell: Cell, wanted: Mapping[str, Any], scale: Scale, dataset: str, 
     """
     if "epochs" not in wanted:
         known = sorted({*OF_NETWORKS, *AnalyseConfig.model_fields} - {"stage", "version", "distilled", "pretrained", "epoch", "step"})
-        raise ConfigError(f"analysis: epochs is missing{nearest('epochs', known)}")
+        raise ConfigError(f"analysis: epochs is missing; its keys are {', '.join(known)}")
     several = {"batch": AnalyseConfig.model_fields["batch"].default} if wanted.get("kind") == "models" else {}
     whole = {**several, **wanted}
     whole = {"network": cell.point.config["network"], **whole}

@@ -18,7 +18,7 @@ from dd.plan.analyses import analysis
 from dd.plan.code import code_id
 from dd.plan.drawing import claims_file, drawing, reported_file
 from dd.plan.job import DRAWN, PATHS, Cell, Job
-from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names
+from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names, without
 from dd.plan.points import Point, check_rules, expand, network_names
 from dd.plan.supplies import Supplies, check_teachers
 from dd.sources.guides import architecture
@@ -34,7 +34,7 @@ class Plan:
         self.settings = settings
         self.folder = folder
         self.scale: Scale = load_scale(folder, settings.scale, where)
-        for name in settings.papers:
+        for name in {*settings.papers, *settings.leave_out}:
             load_paper(folder, name, where)
         names = list(only) if only is not None else paper_names(folder)
         self.papers: dict[str, Paper] = {name: load_paper(folder, name, where) for name in names}
@@ -47,6 +47,7 @@ class Plan:
             self._prepare(name)
         for name, paper in self.papers.items():
             check_rules(paper, str(folder / "papers" / f"{name}.yaml"))
+            paper = self.papers[name] = without(paper, settings.leave_out.get(name, ()), where)
             self.cells[name] = {}
             self.supplies.pretraining.milestones = paper.milestones
             for artifact_name, artifact in paper.artifacts.items():
@@ -114,6 +115,7 @@ class Plan:
         )  # fmt: skip
         own, guides = recipes.needs_of(about, dataset)
         needed = [*own, *guides]
+        supplies.check_guides(about, guides)
         for need in needed:
             if need.kind != "teacher":
                 self._prepare(need.dataset)

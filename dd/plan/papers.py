@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,12 +151,12 @@ class Scale(Frozen):
 class TeacherFile(Frozen):
     """A file of weights that the user got and converted (see docs/teachers.md). sha256: of that file; absent: not checked."""
 
-    path: str
+    path: Annotated[str, Field(pattern=r"^[^{}]+$")]  # braces would be wildcards to the workflow
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 class Settings(Frozen):
-    """config.yaml: all that a user edits."""
+    """config.yaml: all that a user edits. leave_out: paper -> artifacts that are not made, for want of data or weights."""
 
     scale: str
     papers: tuple[str, ...]
@@ -164,6 +165,7 @@ class Settings(Frozen):
     nets: int | None = Field(default=None, ge=1)
     datasets: dict[str, Any] = {}
     teachers: dict[str, TeacherFile] = {}
+    leave_out: dict[str, tuple[str, ...]] = {}
 
 
 def load_settings(path: Path) -> Settings:
@@ -214,3 +216,24 @@ def _named(folder: Path, name: str, where: str) -> Path:
     if name not in names:
         raise ConfigError(f"{where}: value {name!r}: no such file {path}{nearest(name, names)}")
     return path
+
+
+def without(paper: Paper, left_out: Iterable[str], where: str) -> Paper:
+    """Return a paper some of whose artifacts are not made: they keep their places, empty.
+
+    Raises:
+        ConfigError: an artifact that the paper does not have.
+    """
+    names = tuple(left_out)
+    for name in names:
+        if name not in paper.artifacts:
+            raise ConfigError(f"{where}: leave_out.{paper.paper}: no artifact {name!r}{nearest(name, paper.artifacts)}")
+    lists = dict.fromkeys(("include", "exclude", "overrides", "use"), ())
+    empty: dict[str, Any] = {**lists, "matrix": {}, "pending": {}, "analysis": None, "every_method": False}
+    artifacts = {}
+    for name, artifact in paper.artifacts.items():
+        change: dict[str, Any] = {"use": tuple(other for other in artifact.use if other not in names)}
+        if name in names or (artifact.use and not change["use"]):
+            change = {**empty, "absent": "left out in config.yaml"}
+        artifacts[name] = artifact.model_copy(update=change)
+    return paper.model_copy(update={"artifacts": artifacts})

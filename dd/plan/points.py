@@ -169,6 +169,8 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
     config["protocol"] = dict(paper.defaults.protocol.get(protocol, {}))
     fields = recipe.Config.model_fields
     kind = coordinates.get("guidance.kind")
+    for override in overrides:
+        kind = override.set.get("guidance.kind", kind) if contains(at, override.when) else kind
     if kind is not None:
         known = guides.defaults(str(method), str(dataset), int(ipc or 0), str(kind))
         config["guidance"] = _merge(known, paper.defaults.guidance.get(str(kind), {}))
@@ -215,6 +217,11 @@ def _guidance(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     given = config.get("guidance")
     if given is None:
         return {}
+    if "kind" not in given:
+        names = ", ".join(f"guidance.{name}" for name in given)
+        raise ConfigError(f"{where}guidance: {names}: set for a point without guidance.kind; add the guidance to `when`, or leave it out")
+    if "iterations" not in recipes.load(config["method"]).Config.model_fields:
+        raise ConfigError(f"{where}guidance: method {config['method']} selects real images: there is nothing to guide; leave it out")
     source = given.get("source")
     own = {**given, "source": None if source == config["dataset"] else source}
     if "alpha" not in given:
@@ -305,4 +312,11 @@ def _differences(full: dict[str, Any], small: dict[str, Any]) -> list[str]:
         after = {k: v for k, v in after.items() if k in before or k == "protocol.epochs"}
     changed = [key for key in after if after[key] != before.get(key)]
     short = {"protocol.name": "protocol", "protocol.epochs": "evaluation epochs", "network": "evaluation network"}
-    return [f"{short.get(key, key.removeprefix('recipe.').replace('extractor.network', 'extractor'))} {after[key]}" for key in changed]
+    names = [short.get(key, key.removeprefix("recipe.").replace("extractor.network", "extractor")) for key in changed]
+    return [f"{name} {_words(after[key])}" for name, key in zip(names, changed, strict=True)]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    return "the set's own" if value is None else str(value)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dd import networks
 from dd.config import digest, hashed, parse
+from dd.config.stages import DistillConfig
+from dd.data.registry import DATASETS
 from dd.errors import ConfigError, nearest
 from dd.plan.job import PATHS, Job
 from dd.plan.papers import TeacherFile
@@ -117,6 +119,26 @@ def check_teachers(given: Mapping[str, TeacherFile], where: str) -> None:
     for name in given:
         if name not in TEACHERS:
             raise ConfigError(f"{where}: teachers: no teacher {name!r}{nearest(name, TEACHERS)}")
+
+
+def check_guides(config: DistillConfig, needs: Iterable[Need]) -> None:
+    """Check that guides take the images of a set, and (clom) know its classes, as far as the registry tells.
+
+    Raises:
+        ConfigError: they do not: better now than after their training.
+    """
+    own = DATASETS.get(config.dataset.name)
+    for need in needs if own else ():
+        teacher, other = TEACHERS.get(need.network), DATASETS.get(need.dataset)
+        shape = (3, *teacher.size) if teacher else (other.channels, *other.size) if other else None
+        assert own is not None and config.guidance is not None
+        if shape is not None and shape != (own.channels, *own.size):
+            mine = (own.channels, *own.size)
+            raise ConfigError(f"guidance: {need.network} of {need.dataset} takes images of {shape}, those of {own.name} are {mine}")
+        if teacher and config.guidance["kind"] == "clom" and teacher.classes != len(own.classes):
+            raise ConfigError(
+                f"guidance: {need.network} knows {teacher.classes} classes, {own.name} has {len(own.classes)}; guidance.kind cclom takes it"
+            )
 
 
 def flags(job: Job) -> str:

@@ -33,7 +33,9 @@ class Candidates(Frozen):
     """An epoch that is chosen from results: the one of `candidates` whose guide gives the best set.
 
     Each candidate guides, alone (the first network, one seed), a set of its own, which is judged on `split`: the held-out tenth of train,
-    that neither guide nor set have seen, or the test split, as the paper does. choice: id of the choice, once the plan knows it.
+    that neither guide nor set have seen (but in a mean, a deviation or a whitening of all of train), or the test split, as the paper does.
+    It is judged under the protocol of the point, so that one row under two protocols may be two sets. choice: id of the choice, once the
+    plan knows it.
     """
 
     candidates: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -41,7 +43,8 @@ class Candidates(Frozen):
     choice: str | None = None
 
 
-Alpha = float | tuple[float, ...]
+Weight = Annotated[float, Field(ge=0)]
+Alpha = Weight | tuple[Weight, ...]
 
 
 def _names(value: Any) -> Any:
@@ -63,7 +66,7 @@ class Guidance(Frozen):
     batch: real images of a step, for `cclom`.
     """
 
-    kind: Literal["clom", "cclom"] = "clom"
+    kind: Literal["clom", "cclom"]
     alpha: Alpha
     networks: Names = ("convnet3_in",)
     models: int = Field(default=1, ge=1)
@@ -73,11 +76,16 @@ class Guidance(Frozen):
     training: GuideTraining = GuideTraining()
 
     @model_validator(mode="after")
-    def _has_an_alpha_for_each(self) -> Guidance:
+    def _goes_together(self) -> Guidance:
         if isinstance(self.alpha, tuple) and len(self.alpha) != len(self.networks):
             raise ValueError(f"alpha has {len(self.alpha)} values for {len(self.networks)} networks; allowed: one for all, or one each")
         if self.kind == "clom" and self.source is not None:
             raise ValueError("source is for cclom: clom's guides must know the classes of the set's own dataset")
+        last = max(self.epochs.candidates) if isinstance(self.epochs, Candidates) else self.epochs
+        if self.training.schedule != "constant" and last > self.training.epochs:
+            raise ValueError(f"epochs: value {last} is beyond the {self.training.epochs} epochs of `training`")
+        if all(name in TEACHERS for name in self.networks) and (self.models != 1 or isinstance(self.epochs, Candidates)):
+            raise ValueError("models and candidates are for networks that are trained here; a teacher is one file")
         return self
 
     @property

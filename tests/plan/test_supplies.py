@@ -89,7 +89,8 @@ def test_a_scale_maps_and_caps_the_guides(make):
 
 
 def test_a_teacher_is_a_file_of_the_users(make):
-    matrix = {**BASE, **GUIDE, "guidance": ["cclom"], "extractor": ["resnet18_tv"], "source_domain": ["imagenet1k"], "n_m": [1]}
+    matrix = {**BASE, **GUIDE, "dataset": ["imagenette"], "guidance": ["cclom"], "extractor": ["resnet18_tv"], "n_m": [1]}
+    matrix |= {"source_domain": ["imagenet1k"], "eval_network": ["convnet6_in"]}
     del matrix["extractor_epochs"]
     plan = make(matrix)
     job = only(plan, "teacher")
@@ -155,6 +156,54 @@ def test_more_repeats_do_not_choose_anew(make):
     assert len(ids) == 1
     fewer = make({**BASE, **GUIDE}, [{"when": {"guidance": "clom"}, "set": {"guidance.epochs": {"candidates": [4], "split": "holdout"}}}])
     assert only(fewer, "choose").facts["id"] not in ids
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides", "said"),
+    [
+        ({"method": ["random"]}, [{"when": {"method": "random"}, "set": {"guidance.alpha": 1.0}}], "random selects real images"),
+        ({"guidance": ["cclom"], "source_domain": ["imagenette"]}, [], r"convnet3_in of imagenette takes images of \(3, 224, 224\)"),
+        ({"guidance": ["cclom"], "extractor": ["clip_rn50"], "n_m": [1]}, [], r"clip_rn50 of its own data takes images of \(3, 224, 224\)"),
+        ({"dataset": ["imagenette"], "eval_network": ["convnet6_in"], "extractor": ["resnet18_tv"], "n_m": [1]}, [],
+         "resnet18_tv knows 1000 classes, imagenette has 10; guidance.kind cclom takes it"),
+        ({"extractor_epochs": [900]}, [], "value 900 is beyond the 150 epochs"),
+        ({"alpha": [-1.0]}, [], "alpha"),
+        ({"extractor": ["resnet18_tv"], "guidance": ["cclom"]}, [], "a teacher is one file"),
+    ],
+)  # fmt: skip
+def test_guides_that_cannot_be_are_refused_before_they_are_trained(make, change, overrides, said):
+    with pytest.raises(ConfigError, match=said):
+        make({**BASE, **GUIDE, **change}, overrides)
+
+
+def test_an_override_neither_makes_guidance_by_accident_nor_loses_its_weight(make):
+    with pytest.raises(ConfigError, match=r"guidance.alpha: set for a point without guidance.kind; add the guidance to `when`"):
+        make(BASE, [{"when": {"method": "dsa"}, "set": {"guidance.alpha": 1.0}}])
+    plan = make(BASE, [{"when": {"method": "dsa"}, "set": {"guidance.kind": "clom"}}])
+    assert only(plan, "distill").config["guidance"]["alpha"] == 1000.0
+
+
+def test_candidates_are_weighted_as_their_architecture_and_judged_by_as_many_as_the_paper_says(make):
+    rule = {"when": {"guidance": "clom"}, "set": {**CHOSEN, "guidance.alpha": [1.0, 2.0]}}
+    plan = make({**BASE, **GUIDE}, [rule])
+    assert {job.config["guidance"]["alpha"] for job in plan.stage("distill") if not job.facts["choice"]} == {1.0}
+    ids = {only(make({**BASE, **GUIDE}, [{**rule, "set": {**rule["set"], "nets": nets}}]), "choose").facts["id"] for nets in (2, 5)}
+    assert len(ids) == 2
+
+
+def test_experts_of_candidates_do_not_see_the_held_out_tenth(make):
+    plan = make({**BASE, "method": ["mtt"], **GUIDE}, [{"when": {"guidance": "clom"}, "set": CHOSEN}])
+    assert {job.config["split"] for job in plan.stage("experts")} == {"fit", "train"}
+
+
+def test_what_a_user_cannot_make_keeps_its_place(make):
+    plan = make(BASE, leave_out={"p": ["a"]})
+    assert not plan.stage("distill") and plan.drawing("p")["artifacts"][0]["absent"] == "left out in config.yaml"
+    with pytest.raises(ConfigError, match=r"leave_out.p: no artifact 'b'; did you mean 'a'|leave_out.p: no artifact 'b'; allowed: a"):
+        make(BASE, leave_out={"p": ["b"]})
+    whole = Plan(parse(Settings, {"scale": "paper", "papers": ["clom"], "leave_out": {"clom": ["table3"]}}, "c"), WORKFLOW, only=["clom"])
+    assert not [path for path in whole.of(["clom"])[-1].inputs if "imagenette" in path or "imagefruit" in path]
+    assert not whole.stage("teacher")
 
 
 def test_seconds_of_guides_are_shared_among_those_who_use_them(make):

@@ -8,7 +8,7 @@ from dd.sources.guides import ALPHAS, Candidates, Guidance, chosen, defaults, ne
 
 
 def guidance(**fields):
-    return parse(Guidance, {"alpha": 1.0, **fields}, "guidance")
+    return parse(Guidance, {"kind": "clom", "alpha": 1.0, **fields}, "guidance")
 
 
 def test_the_training_is_cloms():
