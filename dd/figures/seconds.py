@@ -14,7 +14,8 @@ from dd.figures.sheets import Drawn, Sheet, changes, varying, word
 
 SAID = (
     "Training of the guides: all networks that the guides of a set are drawn from, up to the epoch that guides (where that is chosen: up "
-    "to the last candidate; sets that compete are not counted). Sets share them: they are trained once. One distillation: the mean over sets."
+    "to the last candidate; sets that compete are not counted). Sets share them: they are trained once. One distillation: the mean over "
+    "sets."
 )
 MISSING = "not measured"
 
