@@ -73,7 +73,7 @@ def distill(
     fields = parse(recipe.Config, config.recipe, f"distill {config.method}")
     own, guides = recipes.needs_of(config, facts["name"])
     given = _given(config.method, [*own, *guides], paths)
-    pool = _pool(dataset, facts, recipes.lineage_of(recipe, fields), config.split, device)
+    pool = _pool(dataset, recipes.lineage_of(recipe, fields), config.split, device)
     inputs = Inputs(dataset, facts, config.ipc, seed, device, given[: len(own)], pool)
     run: Run = recipe.build(fields, inputs)
     if config.guidance is not None:
@@ -118,7 +118,7 @@ def _shown(distilled: DistilledSet, inputs: Inputs) -> tuple[torch.Tensor, torch
     return inputs.pool().raw(distilled.indices[::every]).cpu(), distilled.labels[::every]
 
 
-def _pool(dataset: Path, facts: dict[str, Any], lineage: str, split: str, device: str) -> Callable[[], RealPool]:
+def _pool(dataset: Path, lineage: str, split: str, device: str) -> Callable[[], RealPool]:
     made: list[RealPool] = []
 
     def pool() -> RealPool:

@@ -16,6 +16,7 @@ from dd import recipes
 from dd.artifacts import load_tensors, save_tensors
 from dd.config import hashed, parse
 from dd.config.stages import Dataset, DistillConfig
+from dd.data.load import indices, load
 from dd.distill import Loop, Stopped, distill
 from dd.errors import ArtifactError, ConfigError
 from dd.evaluation import config_of
@@ -268,6 +269,21 @@ def test_whole_stores_positions_not_images(digits_dir, tmp_path):
     whole = read_distilled(tmp_path / "set/distilled.safetensors", digits_dir)
     assert len(whole.images) == 0 and len(whole.indices) == 1437
     assert (tmp_path / "set/distilled.safetensors").stat().st_size < 40_000
+
+
+def test_without_the_held_out_tenth_no_image_of_it_is_seen(digits_dir, tmp_path):
+    held = set(indices(digits_dir).tolist())
+    train, _ = load(digits_dir, "train")
+    config = configure("random", ipc=60).model_copy(update={"split": "fit"})
+    distill(config, digits_dir, [], 0, tmp_path / "random")
+    chosen = read_distilled(tmp_path / "random/distilled.safetensors", digits_dir)
+    assert len(chosen.indices) == 600 and not held & set(chosen.indices.tolist())
+    assert torch.equal(chosen.images, train[chosen.indices].float() / 255)  # positions are those in all of train
+    config = configure("dm", ipc=100, iterations=0, steps=[]).model_copy(update={"split": "fit"})
+    distill(config, digits_dir, [[]], 0, tmp_path / "dm")
+    made = (read_distilled(tmp_path / "dm/distilled.safetensors", digits_dir).images * 255).round().byte()
+    left_out = {bytes(image.numpy().tobytes()) for image in train[sorted(held)]}
+    assert not any(image.numpy().tobytes() in left_out for image in made)
 
 
 def test_the_loop_descends(digits_dir, tmp_path):

@@ -1,5 +1,7 @@
 """CLoM and CCLoM against their formulas, and how they join any method."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -10,10 +12,10 @@ from dd.distill import distill
 from dd.errors import ConfigError
 from dd.objectives import guidance
 from dd.objectives.guidance import Guided, cclom, clom
-from dd.sources.guides import Guides, GuideTraining
+from dd.sources.guides import Guidance, Guides, GuideTraining
 from dd.train.config import PretrainConfig
 from dd.train.pretrain import pretrain
-from dd.types import Batch
+from dd.types import Batch, Run
 
 
 class Model(nn.Module):
@@ -150,6 +152,25 @@ def test_architectures_are_drawn_evenly_whatever_their_seeds():
     alphas = [guides.draw(step)[1] for step in range(600)]
     assert 240 < alphas.count(1.0) < 360
     assert alphas == [Guides([["a"], ["b0", "b1", "b2"]], lambda name: Model(), [1.0, 2.0], seed=0).draw(step)[1] for step in range(600)]
+
+
+def test_a_guided_run_draws_anew_at_each_step(monkeypatch):
+    drawn = []
+
+    class Noted(Guides):
+        def draw(self, step):
+            drawn.append(step)
+            return super().draw(step)
+
+    monkeypatch.setattr(guidance, "Guides", Noted)
+    monkeypatch.setattr(guidance, "_fitting", lambda path, *_: Model())
+    fake = Fake(torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 2, 0]), None, None)
+    run = Run(finish=lambda: None, term=lambda batches, net: batches.synthetic().x.sum(), batches=lambda step: fake)
+    config = parse(Guidance, {"kind": "clom", "alpha": 1.0}, "guidance")
+    made = guidance.guided(run, config, [[None]], SimpleNamespace(seed=0))
+    for step in (0, 1, 5):
+        made.term(made.batches(step), None)
+    assert drawn == [0, 1, 5]
 
 
 # -- through the whole of a distillation ----------------------------------------------------------------------------------------

@@ -283,7 +283,7 @@ def test_every_setting_reaches_its_place(digits_dir):
     fields = {"early": 0.3, "beta": 0.07, "momentum": 0.4, "lr_img": 0.2, "batch_real": 4,
               "extractor": {"network": "convnet3_in_w8", "lr": 0.03, "batch": 17}}  # fmt: skip
     config = parse(cafe_dsa.Config, fields, "cafe_dsa")
-    run = cafe_dsa.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, facts, "dc", "cpu")))
+    run = cafe_dsa.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, "dc", "train", "cpu")))
     assert (run.term._early, run.term._beta) == (0.3, 0.07)
     training = run.source._training
     assert (training.lr, training.momentum, training.weight_decay, training.batch) == (0.03, 0.0, 0.0, 17)
@@ -301,4 +301,4 @@ def test_a_wrong_strategy_is_explained(digits_dir):
     facts = manifest(digits_dir)
     config = parse(cafe_dsa.Config, {"strategy": "color_crp"}, "cafe_dsa")
     with pytest.raises(ConfigError, match="'crp'"):
-        cafe_dsa.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, facts, "dc", "cpu")))
+        cafe_dsa.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, "dc", "train", "cpu")))

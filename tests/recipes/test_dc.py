@@ -122,6 +122,23 @@ def test_the_networks_of_dsa_are_trained_with_augmentation_those_of_dc_without(d
         assert not equal(found, fresh(0))
 
 
+def test_every_rate_reaches_its_optimizer(digits_dir, monkeypatch):
+    seen = {}
+
+    def fit(net, fetch, n, training, **rest):
+        seen.update(training=training, n=n, **rest)
+
+    monkeypatch.setattr("dd.sources.trainee.fit", fit)
+    monkeypatch.setattr("dd.sources.trainee.statistics", lambda pool, per_class, seed: seen.update(per_class=per_class))
+    run = run_of(dsa, inputs(digits_dir), momentum=0.25, lr_img=0.5, lr_net=0.03, batch_train=7)
+    (group,) = run.optimizer.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"], seen["per_class"]) == (0.5, 0.25, 0, 16)
+    step(run, 0)
+    training = seen["training"]
+    assert (training.lr, training.momentum, training.weight_decay, training.batch, training.schedule) == (0.03, 0.0, 0.0, 7, "constant")
+    assert (seen["first_epoch"], seen["last_epoch"], seen["n"]) == (0, SMALL["inner"], 20)
+
+
 def test_dsa_shows_real_and_synthetic_images_of_a_class_through_one_draw(digits_dir):
     """With all images of a class equal before, they are equal after; over some steps no image stays as it was in all."""
     given = inputs(digits_dir)

@@ -68,7 +68,7 @@ def built(method, digits_dir, ipc=2, **fields):
     recipe, facts = importlib.import_module(f"dd.recipes.{method}"), manifest(digits_dir)
     config = parse(recipe.Config, fields, method)
     lineage = getattr(recipe, "LINEAGE", "dc")
-    return recipe.build(config, Inputs(digits_dir, facts, ipc, 0, "cpu", [], _pool(digits_dir, facts, lineage, "cpu")))
+    return recipe.build(config, Inputs(digits_dir, facts, ipc, 0, "cpu", [], _pool(digits_dir, lineage, "train", "cpu")))
 
 
 SMALL = {"batch_real": 4, "momentum": 0.4}

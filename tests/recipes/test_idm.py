@@ -35,7 +35,7 @@ def test_settings_are_the_published_ones_of_the_nearest_number(dataset, ipc, exp
 def run_of(digits_dir, **fields):
     facts = manifest(digits_dir)
     config = parse(idm.Config, {**SMALL, **fields}, "idm")
-    return idm.build(config, Inputs(digits_dir, facts, 2, 0, "cpu", [], _pool(digits_dir, facts, "dc", "cpu")))
+    return idm.build(config, Inputs(digits_dir, facts, 2, 0, "cpu", [], _pool(digits_dir, "dc", "train", "cpu")))
 
 
 @pytest.mark.parametrize(("scale", "expected"), [("percent", 0.5 * 75.0), ("plain", 0.5)])

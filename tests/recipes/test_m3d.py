@@ -35,7 +35,7 @@ def test_a_network_serves_for_ipm_rounds_and_is_never_trained(ipm, digits_dir):
 
     facts = manifest(digits_dir)
     config = parse(m3d.Config, {"network": "convnet3_in_w8", "ipm": ipm, "batch_real": 4}, "m3d")
-    run = m3d.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, facts, "idc", "cpu")))
+    run = m3d.build(config, Inputs(digits_dir, facts, 1, 0, "cpu", [], _pool(digits_dir, "idc", "train", "cpu")))
     weights = []
     for step in range(7):
         net = run.source.draw(step)

@@ -4,7 +4,7 @@ import pytest
 
 from dd.config import hashed, parse
 from dd.errors import ConfigError
-from dd.sources.guides import ALPHAS, Candidates, Guidance, chosen, defaults, needs
+from dd.sources.guides import ALPHAS, Candidates, Guidance, Guides, chosen, defaults, needs
 
 
 def guidance(**fields):
@@ -70,3 +70,23 @@ def test_files_of_the_chosen_epoch():
         with pytest.raises(ConfigError, match="allowed: 1, 4, 6"):
             chosen(two, groups, wrong)
     assert isinstance(two.epochs, Candidates)
+
+
+def test_the_draw_is_a_function_of_seed_and_step():
+    class Frozen:
+        def __init__(self, path):
+            self.path = path
+
+        def requires_grad_(self, on):
+            return self
+
+        def eval(self):
+            return self
+
+    def drawn(seed):
+        guides = Guides([["a0", "a1"], ["b0", "b1"]], Frozen, [1.0, 2.0], seed)
+        return [(guides.draw(step)[0].path, guides.draw(step)[1]) for step in range(30)]
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1) and len(set(drawn(0))) == 4
+    assert all((path[0] == "a") == (alpha == 1.0) for path, alpha in drawn(0))
