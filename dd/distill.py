@@ -1,7 +1,8 @@
 """The loop: descend a recipe's objective, whatever the recipe, and never lose what was done.
 
-A run that is stopped (asked to, or killed) and started again gives the same bytes as one that was not. Its state lives in an
-undeclared `.resume` folder beside the result, and the result is published by rename at the end.
+A run that is stopped (asked to, or killed) and started again gives the same bytes as one that was not (on the CPU; on CUDA but for
+operations of which PyTorch warns that they are not deterministic). Its state lives in an undeclared `.resume` folder beside the result,
+and the result is published by rename at the end.
 """
 
 from __future__ import annotations
@@ -166,6 +167,8 @@ class Loop:
         with Progress("distill", run.iterations, self.step) as progress:
             while self.step < run.iterations and not (run.done and run.done()):
                 if self.step in run.steps:
+                    if not self._finite():
+                        return {"step": self.step, "loss": math.nan, "grad_norm": math.nan}
                     publish(self.step)
                 run.parameterization.project_()
                 if isinstance(run.optimizer, PerClassSGD):
@@ -193,16 +196,21 @@ class Loop:
                 if time.monotonic() - saved > save_every:
                     self.save()
                     saved = time.monotonic()
-        numbers = [p.detach() for group in run.optimizer.param_groups for p in group["params"]]
-        if self.rows and not all(bool(number.isfinite().all()) for number in numbers):
+        if self.rows and not self._finite():
             return self.rows[-1]  # the last update broke them
         if run.iterations in run.steps:
             publish(run.iterations)
         return None
 
+    def _finite(self) -> bool:
+        """Tell whether all that is optimised is finite."""
+        assert self.run.optimizer is not None
+        return all(bool(p.detach().isfinite().all()) for group in self.run.optimizer.param_groups for p in group["params"])
+
     def _log(self, loss: torch.Tensor) -> dict[str, float]:
         assert self.run.optimizer is not None
-        grads = [p.grad for group in self.run.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        images = self.run.optimizer.param_groups[0]["params"]  # a step size has a group of its own, after them
+        grads = [p.grad for p in images if p.grad is not None]
         norm = torch.stack([grad.norm() for grad in grads]).norm()
         facts = getattr(self.run.term, "facts", {})
         row = {"step": self.step, "loss": loss.item(), "grad_norm": norm.item(), **{name: fact.item() for name, fact in facts.items()}}

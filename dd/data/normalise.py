@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dd.errors import ConfigError
+
+MOST = 3 * 64 * 64  # numbers of an image: the covariance in float64 then takes 1.2 GB
 EPS = 0.1  # of ZCA, added to the eigenvalues: MTT, TESLA, ELF
 
 
@@ -51,7 +54,14 @@ class ZCA:
 
     @classmethod
     def fit(cls, images: Tensor, eps: float = EPS) -> ZCA:
-        """Fit on train images, (n, c, h, w) as stored or float in raw units, n > 1; the covariance is divided by n - 1."""
+        """Fit on train images, (n, c, h, w) as stored or float in raw units, n > 1; the covariance is divided by n - 1.
+
+        Raises:
+            ConfigError: the images are too large for a matrix of that side.
+        """
+        side = images[0].numel()
+        if side > MOST:
+            raise ConfigError(f"zca: images of {side} numbers cannot be whitened, by a matrix of that side; allowed: up to {MOST}")
         parts = images.flatten(1).split(5000)  # all rows at once in float64 would be 1.2 GB for CIFAR-10
         mean = torch.stack([raw(rows).double().sum(0) for rows in parts]).sum(0) / len(images)
         covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=images.device)

@@ -125,6 +125,8 @@ def guided(run: Run, guidance: Guidance, paths: Sequence[Sequence[Path]], inputs
 def _fitting(path: Path, guidance: Guidance, inputs: Inputs) -> nn.Module:
     """Load a model, and check on an image that it fits."""
     model = load_network(path, inputs.device).eval()
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise ConfigError(f"{path}: this guide diverged in its training; guidance.training.lr: choose a smaller one, or another network")
     try:
         with torch.no_grad():
             classes = model(torch.zeros(1, *inputs.shape, device=inputs.device)).shape[1]

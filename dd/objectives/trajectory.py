@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,8 @@ class TrajectoryMatch:
 
         def loss(i: int, theta: Tensor, images: Tensor) -> Tensor:
             batch = batches.minibatch(i, images, labels)
-            return F.cross_entropy(net.network(theta, batch.x), batch.y)
+            with sdpa_kernel(SDPBackend.MATH):  # the other kernels of attention have no second derivative
+                return F.cross_entropy(net.network(theta, batch.x), batch.y)
 
         end = self._unroll(loss, whole.x, net.start, self._step_size, self._steps)
         self.facts = {"step_size": self._step_size.detach().clone()}

@@ -106,9 +106,10 @@ def build(config: Gradients, inputs: Inputs) -> Run:
 
     policy: Any = inputs.policy(config.augment)
     strategy = config.strategy or default_strategy(bool(inputs.manifest["flip"]), "dc", "match", cutmix=False)
+    augment = make(policy, strategy)  # first: it names mistakes in the strategy
     training = Training(lr=config.lr_net, momentum=0.0, weight_decay=0.0, batch=config.batch_train, augment=policy, strategy=strategy)
     train, settle = learner(training, config.inner, inputs.shape, seed), statistics(pool, 16, seed)
-    augment, per_class = make(policy, strategy), min(config.batch_real, pool.smallest)
+    per_class = min(config.batch_real, pool.smallest)
     return Run(
         parameterization=pixels,
         term=GradientMatch(inputs.classes, config.distance),

@@ -22,7 +22,9 @@ the last iterate, where the authors print the best of 50 on the test split and d
 
 Settings are those of the README as its authors corrected them in issues: at CIFAR-10 with 10 images `lr_img` is 100, where the README's
 100000 diverges; Tiny ImageNet takes a ConvNet of four blocks. Other numbers of images per class take the nearest of their dataset, other
-datasets CIFAR-10's rows without whitening (with `lr_img` 100 or, from 31 images per class on, 1000): these are rules of ours.
+datasets CIFAR-10's rows without whitening (with `lr_img` 100 or, from 31 images per class on, 1000): these are rules of ours. So do
+ImageNet subsets, whose published rows are for 128 pixels. Without whitening, CIFAR-100 is normalised with its own mean and std, where the
+released code takes CIFAR-10's.
 """
 
 from __future__ import annotations

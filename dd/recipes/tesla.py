@@ -13,7 +13,7 @@ is published with those of its last iteration: one random expert's, at a random 
 
 Differs from the paper: it says that this is MTT's gradient; it is not, since an early step also moves the places where all later gradients
 are taken, which the formula leaves out. Both are near each other for small alpha times N only (for a small ConvNet a cosine of 0.998
-at 0.1 and of 0.91 at 1, where the norm is 1.6 times MTT's). MTT's own gradient needs no more memory: `mtt` with `unroll: checkpoint`.
+at 0.1 and of 0.91 at 1, where the norm is 1.6 times MTT's). MTT's own gradient needs no more memory: `mtt`.
 
 `gradient_factor` 0.5 is the released code, which loses the factor 2 of the first formula (it multiplies a tuple by 2); its published
 rates are for that gradient. 1 is the formula. The gradient of alpha has no such factor.

@@ -87,7 +87,7 @@ def learner(training: Training, epochs: int, shape: tuple[int, int, int], seed: 
         training: how; its strategy of augmentation is spelt out. Epochs and schedule mean nothing here: its rate is constant.
         shape: (c, h, w) of an image.
 
-    A training that diverges leaves weights that are not finite: the run is then over, and the loop records it with its next update.
+    A training that diverges leaves weights that are not finite: the run is then over, and the loop records it with the next row of its log.
     """
 
     def train(net: nn.Module, batch: Batch, step: int) -> None:

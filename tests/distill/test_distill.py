@@ -241,6 +241,15 @@ def test_a_divergence_is_recorded(digits_dir, tmp_path):
     assert (tmp_path / "set/steps/15.safetensors").exists()
 
 
+def test_a_published_step_of_a_run_that_diverged_says_so(digits_dir, tmp_path):
+    config = configure("dc", iterations=300, outer=5, inner=1, lr_net=1e12, steps=[2, 7])  # a row of the log every third step
+    distill(config, digits_dir, [], 0, tmp_path / "set")
+    for file in ("steps/2.safetensors", "steps/7.safetensors", "distilled.safetensors"):
+        found = read_distilled(tmp_path / "set" / file, digits_dir)
+        assert bool(found.images.isfinite().all()) or "diverged" in found.meta, file
+    assert found.meta["diverged"]["step"] <= 7
+
+
 @pytest.mark.parametrize(("lr", "broken"), [(1.0, False), (1e30, True)])
 def test_numbers_broken_by_the_very_last_update_are_noticed(lr, broken, tmp_path):
     pixels = Pixels(torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64), lr)

@@ -251,6 +251,16 @@ def test_guides_that_do_not_fit_are_named(digits_dir, tmp_path):
         distill(configure("dm", guide, **DM), digits_dir, [], 0, tmp_path / "c")
 
 
+def test_a_guide_that_diverged_is_named(digits_dir, tmp_path):
+    from dd.train.config import Training
+
+    file = tmp_path / "guide.safetensors"
+    pretrain(PretrainConfig(dataset=Dataset(name="digits"), network="mlp_w16", training=Training(lr=1e9)), digits_dir, 1, [0], [file])
+    guide = {"kind": "clom", "alpha": 1.0, "networks": ["mlp_w16"], "epochs": 1}
+    with pytest.raises(ConfigError, match=r"guide.safetensors: this guide diverged in its training"):
+        distill(configure("dm", guide, **DM), digits_dir, [[file]], 0, tmp_path / "set")
+
+
 def test_the_epoch_that_was_chosen_is_taken(digits_dir, tmp_path):
     files = []
     for epoch in (1, 2):

@@ -248,3 +248,24 @@ def test_a_student_with_the_experts_own_batches_is_the_expert(unroll, digits_dir
         assert TrajectoryMatch(unroll, steps, torch.tensor(0.05))(batches, segment).item() < 1e-8
         assert TrajectoryMatch(unroll, steps - 1, torch.tensor(0.05))(batches, segment).item() > 1e-4
         assert TrajectoryMatch(unroll, steps, torch.tensor(0.04))(batches, segment).item() > 1e-4
+
+
+def test_a_network_with_attention_has_its_second_derivative():
+    from dd import networks
+    from dd.objectives.unroll import UNROLLS
+
+    network = Flat(networks.build("vit_w24_d2", 1, (16, 16), 3, 0))
+    start = torch.randn(network.size, generator=torch.Generator().manual_seed(0)) * 0.05
+    images = torch.randn(7, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    segment = Segment(network, start, start + 0.01)
+    for unroll in UNROLLS.values():
+        batches, pixels = unrolled(images=images)
+        TrajectoryMatch(unroll, 2, torch.tensor(0.1), None)(batches, segment).backward()
+        assert pixels.images.grad is not None and float(pixels.images.grad.abs().sum()) > 0
+
+
+def test_every_update_augments_anew():
+    one, other = (unrolled(images=torch.rand(7, 1, 8, 8), policy="oneof", strategy="crop", batch=None, step=step)[0] for step in (0, 1))
+    still = torch.arange(64.0).view(1, 1, 8, 8).expand(7, -1, -1, -1)
+    shown = [{tuple(x.flatten().tolist()) for x in batches.minibatch(0, still, torch.arange(7)).x} for batches in (one, other)]
+    assert shown[0] != shown[1]
