@@ -12,7 +12,33 @@ from dd.rng import stream
 from dd.types import Augment, Batch, Parameterization
 
 
-class SiameseBatches:
+class _Images:
+    """What every kind of batches offers of one step: its synthetic images as they are, and real ones at random."""
+
+    def __init__(self, pool: RealPool, synthetic: Parameterization, size: int, seed: int, step: int) -> None:
+        self._pool = pool
+        self._synthetic = synthetic
+        self._seed = seed
+        self._step = step
+        self._calls = 0
+        self._index = torch.arange(size, device=pool.device)
+
+    def synthetic(self, n: int | None = None) -> Batch:
+        """Return what the first n stored images decode to, or all, un-augmented."""
+        index = self._index[:n]
+        return Batch(self._synthetic.decode(index), self._synthetic.labels(index))
+
+    def real(self, n: int) -> Batch:
+        """Return n real images drawn uniformly from the whole train split, anew in each call of a step."""
+        index = self._pool.uniform(stream(self._seed, "uniform", *self._next()), n)
+        return Batch(self._pool.x(index), self._pool.y(index))
+
+    def _next(self) -> tuple[int, int]:
+        self._calls += 1
+        return self._step, self._calls - 1
+
+
+class SiameseBatches(_Images):
     """The batches of one step.
 
     Real images are drawn without replacement inside a batch, `per_class` of each class. The augmentation is drawn once a class
@@ -37,15 +63,10 @@ class SiameseBatches:
         step: int,
         cap: int | None = None,
     ) -> None:
-        self._pool = pool
-        self._synthetic = synthetic
+        super().__init__(pool, synthetic, size, seed, step)
         self._augment = augment
         self._per_class = per_class
-        self._seed = seed
-        self._step = step
         self._cap = cap
-        self._calls = 0
-        self._index = torch.arange(size, device=pool.device)
 
     def pair(self, net: Any = None) -> tuple[Batch, Batch]:
         """Return (synthetic, real), both sorted by class: (C * n, c, h, w) and (C * per_class, c, h, w)."""
@@ -65,20 +86,6 @@ class SiameseBatches:
         synthetic = self._capped(names)
         return Batch(self._augment.apply(synthetic.x, self._draw(names, synthetic), synthetic.y), synthetic.y)
 
-    def synthetic(self, n: int | None = None) -> Batch:
-        """Return what the first n stored images decode to, or all, un-augmented."""
-        index = self._index[:n]
-        return Batch(self._synthetic.decode(index), self._synthetic.labels(index))
-
-    def real(self, n: int) -> Batch:
-        """Return n real images drawn uniformly from the whole train split."""
-        index = self._pool.uniform(stream(self._seed, "uniform", *self._next()), n)
-        return Batch(self._pool.x(index), self._pool.y(index))
-
-    def _next(self) -> tuple[int, int]:
-        self._calls += 1
-        return self._step, self._calls - 1
-
     def _draw(self, names: tuple[int, int], batch: Batch) -> Any:
         _, c, h, w = batch.x.shape
         return self._augment.draw(stream(self._seed, "augment", *names), self._pool.classes, (c, h, w), shared=True)
@@ -94,7 +101,7 @@ class SiameseBatches:
         return Batch(batch.x[chosen], batch.y[chosen])
 
 
-class UnrolledBatches:
+class UnrolledBatches(_Images):
     """The batches of one step of a method that trains a student on the synthetic images inside the step.
 
     Every mini-batch is a function of (seed, step, i) and of the images, so that it may be made again in the backward pass.
@@ -105,14 +112,9 @@ class UnrolledBatches:
     def __init__(
         self, pool: RealPool, synthetic: Parameterization, size: int, augment: Augment, batch: int | None, seed: int, step: int
     ) -> None:
-        self._pool = pool
-        self._synthetic = synthetic
+        super().__init__(pool, synthetic, size, seed, step)
         self._augment = augment
         self._batch = batch
-        self._seed = seed
-        self._step = step
-        self._calls = 0
-        self._index = torch.arange(size, device=pool.device)
 
     def minibatch(self, i: int, images: Tensor, labels: Tensor) -> Batch:
         """Return mini-batch i of the student, augmented: at most `batch` of the n images, and their labels; differentiable in the images.
@@ -128,14 +130,3 @@ class UnrolledBatches:
         generator = stream(self._seed, "student", self._step, i)
         params = self._augment.draw(generator, len(index), (images.shape[1], images.shape[2], images.shape[3]), shared=False)
         return Batch(self._augment.apply(images.index_select(0, index), params, torch.arange(len(index))), labels[index])
-
-    def synthetic(self, n: int | None = None) -> Batch:
-        """Return what the first n stored images decode to, or all, un-augmented."""
-        index = self._index[:n]
-        return Batch(self._synthetic.decode(index), self._synthetic.labels(index))
-
-    def real(self, n: int) -> Batch:
-        """Return n real images drawn uniformly from the whole train split, anew in each call of a step."""
-        self._calls += 1
-        index = self._pool.uniform(stream(self._seed, "uniform", self._step, self._calls - 1), n)
-        return Batch(self._pool.x(index), self._pool.y(index))

@@ -49,8 +49,7 @@ def load(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     images, labels = tensors["images"], tensors["labels"]
     if split == whole:
         return images, labels
-    held = indices(folder)
-    kept = held if split == "holdout" else _without(held, len(labels))
+    kept = positions(folder, split)
     return images[kept], labels[kept]
 
 
@@ -66,12 +65,10 @@ def positions(folder: Path, split: str) -> Tensor:
     n = sum(manifest(folder)["counts"]["train"])
     if split == "train":
         return torch.arange(n)
-    return indices(folder) if split == "holdout" else _without(indices(folder), n)
-
-
-def _without(held: Tensor, n: int) -> Tensor:
+    if split == "holdout":
+        return indices(folder)
     kept = torch.ones(n, dtype=torch.bool)
-    kept[held] = False
+    kept[indices(folder)] = False
     return kept.nonzero().squeeze(1)
 
 

@@ -17,6 +17,7 @@ from dd.data.pool import RealPool
 from dd.errors import ArtifactError, DDError
 from dd.progress import Progress
 from dd.train.config import ExpertConfig
+from dd.train.functional import flat
 from dd.train.pretrain import SAVE_EVERY, Learner, Stopped, facts_of
 
 
@@ -117,7 +118,7 @@ class Expert:
 
     def _note(self) -> None:
         """Copy the parameters as they are into the row of this epoch."""
-        self.trajectory[self.epoch] = torch.cat([p.detach().flatten() for p in self.learner.net.parameters()])
+        self.trajectory[self.epoch] = flat(self.learner.net.parameters())
 
     def save(self, path: Path) -> None:
         """Write what a later job needs to continue."""
