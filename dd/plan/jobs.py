@@ -148,17 +148,15 @@ class Plan:
         )  # fmt: skip
         step = evaluated["step"]
         source = f"{folder}/distilled.safetensors" if step is None else f"{folder}/steps/{step}.safetensors"
-        self.jobs.setdefault(
-            path,
-            Job(
+        if path not in self.jobs:  # many cells share their scores
+            self.jobs[path] = Job(
                 "evaluate",
                 [path],
                 [source, *self._images(config["dataset"], lineage(config))],
                 evaluated,
                 ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
                 {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": decoded(config), "id": digest(evaluated)},
-            ),
-        )
+            )
         return path
 
     def _analysis(self, cell: Cell, wanted: Mapping[str, Any]) -> str:
