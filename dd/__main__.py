@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--distilled", **path)
     sub.add_argument("--set", type=int, required=True)
     sub.add_argument("--nets", type=int, nargs=2, required=True, metavar=("FIRST", "LAST"))
+    sub.add_argument("--need", type=Path, nargs="+", action="append", default=[], help="files of one need of the protocol")
     sub.add_argument("--out", **path)
     sub = add("choose", verbs.choose, "pick a value from the results of its candidates", device=False)
     sub.add_argument("--out", **path)

@@ -182,7 +182,7 @@ def evaluate(args: Namespace) -> None:
         distilled = read_distilled(args.distilled, args.dataset)
         scores = judge(
             distilled, config.network, config.protocol, settings, args.dataset, args.set, range(first, last + 1), split=config.split,
-            device=device,
+            needs=args.need, device=device,
         )  # fmt: skip
         write_scores(args.out, config.model_dump(mode="json"), scores)
 
@@ -258,6 +258,7 @@ def check(args: Namespace) -> int:
     from dd.data.config import check_paths, load_datasets
     from dd.figures.looks import mistakes
     from dd.plan import Plan
+    from dd.plan.fits import misfits
     from dd.plan.papers import paper_names
 
     settings = _settings(args)
@@ -274,8 +275,10 @@ def check(args: Namespace) -> int:
         for paper in sorted({*paper_names(WORKFLOW), *settings.papers}):
             try:
                 made = Plan(settings.model_copy(update={"scale": scale, "papers": ()}), WORKFLOW, str(args.settings), only=[paper])
+                file = str(WORKFLOW / "papers" / f"{paper}.yaml")
                 if scale == "paper":  # where no point is left out
-                    wrong |= dict.fromkeys(mistakes(made.drawing(paper), str(WORKFLOW / "papers" / f"{paper}.yaml")))
+                    wrong |= dict.fromkeys(mistakes(made.drawing(paper), file))
+                wrong |= dict.fromkeys(misfits(made, f"{file} at scale {scale}"))
             except DDError as error:
                 wrong[str(error)] = None
     if wrong:

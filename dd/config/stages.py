@@ -39,7 +39,10 @@ class DistillConfig(Frozen):
 
 
 class EvaluateConfig(Frozen):
-    """One evaluation of a distilled set. step: which published step; null is the final set. split: which images it is tested on."""
+    """One evaluation of a distilled set.
+
+    step: which published step; null is the final set. split: which images it is tested on. inputs: ids of what the protocol needs.
+    """
 
     stage: Literal["evaluate"] = "evaluate"
     version: int = 1
@@ -49,6 +52,7 @@ class EvaluateConfig(Frozen):
     protocol: str
     settings: dict[str, Any]
     split: Literal["test", "holdout"] = added("test")
+    inputs: tuple[str, ...] = added(())
 
 
 class AnalyseConfig(Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from dd.data.normalise import Normalisation
 from dd.data.pool import RealPool
 from dd.errors import ArtifactError
 from dd.evaluation.protocols._protocol import Protocol
+from dd.evaluation.replicas import replicated
 from dd.progress import Progress
-from dd.train.supervised import Fetch, accuracy, fit, for_data
+from dd.train.supervised import Fetch, accuracy, cross_entropy, fit, for_data
 from dd.types import DistilledSet, Score
 
 DIGITS = 6  # of the training loss in `detail`
@@ -34,6 +35,7 @@ def evaluate(
     *,
     device: str = "cpu",
     split: str = "test",
+    needs: Sequence[Sequence[Path]] = (),
 ) -> list[Score]:
     """Return the score of one freshly initialised network for every number in `nets`.
 
@@ -48,16 +50,18 @@ def evaluate(
         distilled: (n, c, h, w) images, or only positions in the prepared train split, which are then read a batch at a time.
         name: of the protocol. dataset: folder of the prepared dataset. set_: number of the set.
         split: what the networks are tested on: `test`, or `holdout`, the held-out tenth of train, for choosing between settings.
+        needs: files of what the protocol needs, a list for each need.
 
     Raises:
         ArtifactError: the set does not fit the dataset, or there is no whitening for it; or its learned step size, which the protocol
-            asks for, is not above 0. ConfigError: the network does not fit the images.
+            asks for, is not above 0. ConfigError: the network does not fit the images, or what the protocol teaches it beside them.
     """
     facts = manifest(dataset)
     classes, shape = len(facts["classes"]), (int(facts["channels"]), int(facts["size"][0]), int(facts["size"][1]))
     _check(distilled, facts, shape)
     training = for_data(_with_rate(protocol, distilled), facts)
     fetch = _fetch(distilled, dataset, classes, device)
+    lessons = protocol.lessons(needs, facts, fetch, len(distilled.labels), device)
     test = _pool(distilled, dataset, split, classes, device)
     measure = partial(accuracy, fetch=lambda index: (test.x(index), test.y(index)), n=len(test), classes=classes)
     passes = protocol.epochs + protocol.extra_passes
@@ -73,15 +77,17 @@ def evaluate(
                 if epoch in reads:
                     readings.append(measure(net))
 
+            loss = lessons.loss(network, net, shape) if lessons else cross_entropy
             fitted = fit(
                 net, fetch, len(distilled.labels), training, seed=set_, names=names, first_epoch=0, last_epoch=passes,
-                shape=shape, flip=bool(facts["flip"]), use="eval", on_epoch=read,
+                shape=shape, flip=bool(facts["flip"]), use="eval", loss=replicated(loss, protocol.replicas), on_epoch=read,
             )  # fmt: skip
             if fitted.diverged is not None:
                 readings.append(measure(net))
             last, per_class = readings[-1]
             status, detail = _outcome(distilled, fitted.diverged, fitted.loss)
             best = max(value for value, _ in readings)
+            detail |= lessons.detail if lessons else {}
             scores.append(Score(network, name, set_, number, last, best, per_class, status, detail))
             progress.update(done)
     return scores

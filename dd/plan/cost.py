@@ -117,7 +117,8 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         settings: dict[str, Any] = job.config["settings"]
         first, last = job.facts["nets"]
         steps = settings["epochs"] * -(-images // settings["batch"])
-        work = (settings["epochs"] * images * (1 + BACKWARD) + sizes.test) * one
+        twice = 1.5 if "features" in settings else 1.0  # about half of a student sees the features too
+        work = (settings["epochs"] * images * (1 + BACKWARD) * twice + sizes.test) * one
         return STARTUP + (last - first + 1) * (work / per_second + steps * STEP), 2e3
     one, _ = flops(job.config["network"], *sizes.shape())
     looked = parse(AnalyseConfig, job.config, "analyse")

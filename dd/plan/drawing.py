@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +97,22 @@ def _ancestors(plan: Plan, cell: Cell) -> list[str]:
 
 
 def _run_files(plan: Plan, cell: Cell) -> dict[str, Any]:
-    """Return where the seconds of a cell's distillations stand, and those of training its guides.
+    """Return where the seconds of a cell's distillations stand, and those of training its guides, and its protocol's networks."""
+    features = [file for path in cell.scores[:1] for group in plan.jobs[path].facts["groups"] for file in group]
+    return {
+        "distillation": [f"{folder}/run.json" for folder in cell.sets],
+        "guides": _training(plan, plan.jobs[f"{cell.sets[0]}/distilled.safetensors"].facts["guides"]),
+        "features": _training(plan, features),
+    }
 
-    A job of pre-training makes a block of seeds; share is the part of its seconds that this cell's guides, up to their epoch, took.
+
+def _training(plan: Plan, files: Iterable[str]) -> list[dict[str, Any]]:
+    """Return where the seconds of training some networks stand, from their first epoch on.
+
+    A job of pre-training makes a block of seeds; share is the part of its seconds that these networks took.
     """
     seen: dict[tuple[str, str], float] = {}
-    open_ = list(plan.jobs[f"{cell.sets[0]}/distilled.safetensors"].facts["guides"])
+    open_ = list(files)
     while open_:
         path = open_.pop()
         job = plan.jobs[path]
@@ -113,8 +124,7 @@ def _run_files(plan: Plan, cell: Cell) -> dict[str, Any]:
     shares: dict[str, float] = {}
     for (run, _), share in seen.items():
         shares[run] = shares.get(run, 0.0) + share
-    guides = [{"run": run, "share": round(share, 6)} for run, share in sorted(shares.items())]
-    return {"distillation": [f"{folder}/run.json" for folder in cell.sets], "guides": guides}
+    return [{"run": run, "share": round(share, 6)} for run, share in sorted(shares.items())]
 
 
 def _cell_json(plan: Plan, cell: Cell, paper: Paper) -> dict[str, Any]:

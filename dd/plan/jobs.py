@@ -78,14 +78,16 @@ class Plan:
         folder, distilled = self._distilled(config, sets, choice)
         protocol = config["protocol"]["name"]
         settings = {key: value for key, value in config["protocol"].items() if key != "name"}
+        rules = parse(evaluation.config_of(protocol), settings, f"protocol {protocol}")
+        needed = rules.needs(config["dataset"], lineage(config), config.get("split", "train"))
         evaluated = hashed(
             EvaluateConfig(
                 distilled=distilled, step=config.get("step"), network=config["network"], protocol=protocol, settings=settings,
-                split=config.get("tested_on", "test"),
+                split=config.get("tested_on", "test"), inputs=tuple(self.supplies.id(need) for need in needed),
             )
         )  # fmt: skip
         scores = [
-            self._score(config, evaluated, f"{folder}/seed{s}", s, first, last)
+            self._score(config, evaluated, [self.supplies.ask(need, s) for need in needed], f"{folder}/seed{s}", s, first, last)
             for s in range(sets)
             for first, last in _blocks(nets, self.scale.block.nets)
         ]
@@ -140,7 +142,9 @@ class Plan:
             )  # fmt: skip
         return folder, id_
 
-    def _score(self, config: Mapping[str, Any], evaluated: dict[str, Any], folder: str, set_: int, first: int, last: int) -> str:
+    def _score(
+        self, config: Mapping[str, Any], evaluated: dict[str, Any], groups: list[list[str]], folder: str, set_: int, first: int, last: int
+    ) -> str:
         protocol = evaluated["protocol"]
         path = PATHS["evaluate"].format(
             distilled=evaluated["distilled"], network=evaluated["network"], protocol=protocol, id=digest(evaluated), set=set_,
@@ -152,11 +156,12 @@ class Plan:
             self.jobs[path] = Job(
                 "evaluate",
                 [path],
-                [source, *self._images(config["dataset"], lineage(config))],
+                [source, *self._images(config["dataset"], lineage(config)), *(file for group in groups for file in group)],
                 evaluated,
-                ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), networks.module_of(evaluated["network"])],
-                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": decoded(config), "id": digest(evaluated)},
-            )
+                ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), *_network_modules(evaluated)],
+                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": decoded(config), "id": digest(evaluated),
+                 "groups": groups},
+            )  # fmt: skip
         return path
 
     def _analysis(self, cell: Cell, wanted: Mapping[str, Any]) -> str:
@@ -277,11 +282,14 @@ class Plan:
         """Return the part of its command line that depends on the job."""
         return supplies.flags(self.block(stage, key, seeds))
 
+    def need_flags(self, job: Job) -> str:
+        """Return the part of its command line that names the files of what a job needs."""
+        return " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
+
     def distill_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""
-        needs = " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
         choice = f" --choice {shlex.quote(job.facts['choice'])}" if job.facts["choice"] else ""
-        return f"--dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} --seed {job.facts['seed']} {needs}{choice}"
+        return f"--dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} --seed {job.facts['seed']} {self.need_flags(job)}{choice}"
 
     def analyse_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""

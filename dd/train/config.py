@@ -28,7 +28,8 @@ class Training(Frozen):
     schedule: `constant`; `halfway_reset`: after pass `epochs // 2 + 1` the rate is a tenth and the optimizer is made anew, so that
     its momentum is lost; `multistep`: a fifth at 2/3 and again at 5/6 of the epochs; `thirds`: a tenth at 1/3 and again at 2/3
     of them (CLoM's networks: 50 and 100 of 150). epochs: length of the schedule; unused by `constant`. A milestone is a point on
-    this schedule: epoch 4 of 150 is not a training of 4 epochs.
+    this schedule: epoch 4 of 150 is not a training of 4 epochs. align_corners: how the augmentation resamples when it scales and rotates
+    (see `dd.augment.policies.OneOf`): the code of MTT, TESLA and ELF has it, that of DC, DSA and DM has not.
     """
 
     lr: float = Field(default=0.01, gt=0)
@@ -40,6 +41,7 @@ class Training(Frozen):
     cutmix: Share = 0.0
     schedule: Schedule = "constant"
     epochs: int = Field(default=0, ge=0, validate_default=True)
+    align_corners: bool = added(False)
 
     @field_validator("strategy")
     @classmethod

@@ -19,6 +19,13 @@ from dd.rng import stream
 from dd.train.config import Training
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
+Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def cross_entropy(net: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (mean cross-entropy, logits) of augmented images; index: their positions, which this loss does not look at."""
+    logits = net(x)
+    return F.cross_entropy(logits, y), logits
 
 
 @dataclass
@@ -81,9 +88,10 @@ def fit(
     flip: bool,
     use: str = "train",
     momentum: dict[str, Tensor] | None = None,
+    loss: Loss = cross_entropy,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Fitted:
-    """Train `net` in place over epochs first_epoch .. last_epoch - 1 with the mean cross-entropy of a mini-batch.
+    """Train `net` in place over epochs first_epoch .. last_epoch - 1 with the mean cross-entropy of a mini-batch, or another loss.
 
     Args:
         fetch: returns un-augmented, normalised (x, y) for positions below n > 0; y are class ids (m,) or probabilities (m, k).
@@ -92,6 +100,8 @@ def fit(
         shape: (c, h, w) of an image. flip: whether a mirrored image keeps its class; with `use`, "train" (networks that a method
             looks through) or "eval" (students), it picks the default strategy.
         momentum: buffers of the epoch before `first_epoch`. on_epoch: called with the number of epochs done, after each.
+        loss: called with the network, augmented images, their labels and their positions (on the device); returns (scalar, logits).
+            Under CutMix it is not asked: that mixes cross-entropies.
 
     Returns:
         Buffers, loss and accuracy. Nothing is read back from the device but once an epoch: the epoch in which a loss, or after
@@ -102,7 +112,7 @@ def fit(
     parameters = dict(net.named_parameters())
     device = next(iter(parameters.values())).device
     optimizer = _sgd(parameters, training, momentum or {})
-    augment = make(training.augment, strategy_of(training, flip, use))
+    augment = make(training.augment, strategy_of(training, flip, use), training.align_corners)
     sizes = torch.tensor([len(index) for index in torch.arange(n).split(training.batch)], device=device)
     losses, right = torch.full((len(sizes),), math.nan, device=device), torch.tensor(math.nan)
     for epoch in range(first_epoch, last_epoch):
@@ -114,19 +124,19 @@ def fit(
         seen: list[Tensor] = []
         right = torch.zeros((), dtype=torch.int64, device=device)
         for index in torch.randperm(n, generator=generator).split(training.batch):
-            x, y = fetch(index.to(device))
+            positions = index.to(device)
+            x, y = fetch(positions)
             x = augment.apply(x, augment.draw(generator, len(index), shape, shared=False), torch.arange(len(index)))
             optimizer.zero_grad(set_to_none=True)
             if training.cutmix:
                 x, y_a, y_b, share = cutmix.apply(x, y, cutmix.draw(generator, len(index), shape[1:], training.cutmix))
                 logits = net(x)
-                loss = share * F.cross_entropy(logits, y_a) + (1 - share) * F.cross_entropy(logits, y_b)
+                value = share * F.cross_entropy(logits, y_a) + (1 - share) * F.cross_entropy(logits, y_b)
             else:
-                logits = net(x)
-                loss = F.cross_entropy(logits, y)
-            loss.backward()
+                value, logits = loss(net, x, y, positions)
+            value.backward()
             optimizer.step()
-            seen.append(loss.detach())
+            seen.append(value.detach())
             right += (logits.detach().argmax(1) == (y if y.ndim == 1 else y.argmax(1))).sum()
         losses = torch.stack(seen)
         weights = get_total_norm([p.detach() for p in parameters.values()])
