@@ -161,8 +161,9 @@ def _feature_stage(protocol: Elf, shapes: Sequence[Shape]) -> int:
 def _network(protocol: Elf, file: Path, facts: Mapping[str, Any]) -> nn.Module:
     meta = read_meta(file)
     config = meta.get("config", {})
-    wanted = {"network": protocol.features.network, "epoch": protocol.features.epochs, "fingerprint": facts["fingerprint"]}
-    found = {"network": config.get("network"), "epoch": meta.get("epoch"), "fingerprint": meta.get("fingerprint")}
+    one = protocol.features
+    wanted = {"network": one.network, "epoch": one.epochs, "fingerprint": facts["fingerprint"], "training": one.trained()}
+    found = {key: (config if key in ("network", "training") else meta).get(key) for key in wanted}
     for key, value in wanted.items():
         if found[key] != value:
             raise ArtifactError(f"{file}: {key}: is {found[key]!r}, the protocol's features are of {value!r}")

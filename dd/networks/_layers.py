@@ -1,13 +1,15 @@
-"""What families share: the normalisations, and the chain of stages that satisfies `dd.types.Network`."""
+"""What families share: normalisations, dropout, and the chain of stages that satisfies `dd.types.Network`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from dd.errors import ConfigError
+from dd.rng import stream
 
 
 def norm(kind: str, channels: int) -> nn.Module:
@@ -78,3 +80,56 @@ class GlobalPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean over pixels."""
         return torch.mean(x, (2, 3))
+
+
+class Dropout(nn.Module):
+    """In training mode each number is 0 with probability p in [0, 1), else divided by 1 - p; the identity in eval mode or with p = 0.
+
+    Masks are drawn on the CPU, so they are the same on every device, from the random stream that `reseed` gave: never from torch's
+    global generator. Each call in training mode draws a new mask. `train()` and `eval()` take the stream away, so that nobody goes on
+    with what another training left of one: masks would then depend on what ran before, and a resumed run would differ.
+
+    Raises:
+        ConfigError: from forward, in training mode without a stream. A stream of its own would be no way out: the mask of a call would
+            depend on the number of calls before it, which no checkpoint holds.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ConfigError(f"dropout: value {p} is not a probability below 1; allowed: 0 to 1, without 1")
+        self.p = p
+        self.generator: torch.Generator | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode and forget the random stream; `eval()` and the `train()` of any module around this one come here too."""
+        self.generator = None
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape, type and device of x."""
+        if not self.training or self.p == 0 or x.is_meta:  # meta tensors have shapes and no numbers: there is nothing to draw
+            return x
+        if self.generator is None:
+            raise ConfigError(
+                "a network with dropout is used in training mode without a random stream. Where a method looks through networks in "
+                "training mode, name one without dropout. In code: call reseed(net, seed, *names) of dd.networks._layers after train(), "
+                "once an epoch or step, or use eval()"
+            )
+        keep = torch.rand(x.shape, generator=self.generator, device="cpu", dtype=torch.float32) >= self.p
+        return x * keep.to(x.device) / (1 - self.p)  # a mask travels as one byte a number
+
+    def extra_repr(self) -> str:
+        """Return what stands in brackets when the network is printed."""
+        return f"p={self.p}"
+
+
+def reseed(net: nn.Module, seed: int, *names: object) -> None:
+    """Let every `Dropout` of the network start a random stream, a function of (seed, *names) and of its place in the network.
+
+    Call it at the start of each epoch, or step, with names that tell it from others, and after `train()`, which takes streams away.
+    Networks without dropout stay as they are.
+    """
+    layers = [module for module in net.modules() if isinstance(module, Dropout)]
+    for number, layer in enumerate(layers):
+        layer.generator = stream(seed, *names, "dropout", number)

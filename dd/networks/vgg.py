@@ -1,14 +1,21 @@
-"""VGG-11 (Simonyan & Zisserman, ICLR 2015) as the DC lineage has it for 32x32 images: eight convolutions and a linear head.
+"""VGG-11 (Simonyan & Zisserman, ICLR 2015) as the DC lineage has it: eight convolutions and a linear head, or three linear layers.
 
 Conv 3x3 with bias -> norm -> ReLU, of 64, 128, 256, 256, 512, 512, 512 and 512 channels; 2x2 max-pooling after the first, second, fourth,
 sixth and eighth; Linear on what is left, 512 numbers at 32x32. 9,231,114 parameters for CIFAR-10. Names:
-vgg11_{in|bn}[_w{width}][_small], the channels of the first convolution (64); the others are 2, 4 and 8 times as many. The `_small` form
-leaves out the fourth pooling, for laptops and small images.
+vgg11_{in|bn}[_w{width}][_small|_imagenet], the channels of the first convolution (64); the others are 2, 4 and 8 times as many. The
+`_small` form leaves out the fourth pooling, for laptops and small images. The `_imagenet` form is what ELF's released code has for 64x64:
+what is left, (512, 2, 2), goes through Linear(2048, 4096) -> ReLU -> dropout 0.5, Linear(4096, 4096) -> ReLU -> dropout 0.5, and the head;
+4096 is 64 widths. 35,219,400 parameters for Tiny ImageNet, 38,497,000 for the 1000 classes of ImageNet.
 
-Stages: 0-7, the convolutions, each with its norm, its ReLU and the pooling after it. ELF splits after stage 4 at 32x32 (512, 4, 4), and
-after stage 5 at 64x64 (512, 4, 4).
+Stages: 0-7, the convolutions, each with its norm, its ReLU and the pooling after it; in the `_imagenet` form 8 and 9, the hidden linear
+layers, each with its ReLU and its dropout, (n, 4096). ELF splits after stage 4 at 32x32 (512, 4, 4), and after stage 5 at 64x64
+(512, 4, 4).
 
-Differs from the paper: norms; one linear layer instead of three, no dropout. One-channel images of 28x28 and 64x64 pixels are padded by
+In training mode the `_imagenet` form needs a random stream for its dropout, see `dd.networks._layers.reseed`: it can be trained and
+evaluated; methods cannot look through it in training mode.
+
+Differs from the paper: norms; one linear layer instead of three and no dropout, but for the `_imagenet` form, which differs from the
+paper's by its norms and by having 2x2 pixels before its linear layers, not 7x7. One-channel images of 28x28 and 64x64 pixels are padded by
 two pixels more, see `dd.networks.convnet.first_padding`.
 """
 
@@ -16,13 +23,21 @@ from __future__ import annotations
 
 from torch import nn
 
-from dd.networks._layers import Chain, norm, refuse_below
+from dd.networks._layers import Chain, Dropout, norm, refuse_below
 from dd.networks.convnet import first_padding
 
-NAME = r"vgg11_(?P<norm>in|bn)(?:_w(?P<width>[1-9][0-9]*))?(?:_(?P<form>small))?"
-EXAMPLES = ["vgg11_in_small", "vgg11_bn_small", "vgg11_in_w8_small", "vgg11_bn_w8_small"]  # those that take 16x16
+NAME = r"vgg11_(?P<norm>in|bn)(?:_w(?P<width>[1-9][0-9]*))?(?:_(?P<form>small|imagenet))?"
+EXAMPLES = [  # the small ones take 16x16; the full form takes what the imagenet form does
+    "vgg11_in_small",
+    "vgg11_bn_small",
+    "vgg11_in_w8_small",
+    "vgg11_bn_w8_small",
+    "vgg11_in_w8_imagenet",
+    "vgg11_bn_w8_imagenet",
+]
 LAYERS = ((1, True), (2, True), (4, False), (4, True), (8, False), (8, True), (8, False), (8, True))  # channels in widths, pooled
 FOURTH = 5  # the layer whose pooling the small form leaves out
+HIDDEN = 64  # units of a hidden linear layer of the imagenet form, in widths
 
 
 def smallest(form: str = "full", **_: object) -> int:
@@ -47,7 +62,12 @@ def build(channels: int, size: tuple[int, int], classes: int, norm: str, width: 
         inputs = times * width
         if pooled:
             height, breadth = height // 2, breadth // 2
-    return Chain(blocks, inputs * height * breadth, classes)
+    inputs *= height * breadth
+    if form == "imagenet":
+        for _ in range(2):
+            blocks.append(nn.Sequential(nn.Flatten(), nn.Linear(inputs, HIDDEN * width), nn.ReLU(), Dropout(0.5)))
+            inputs = HIDDEN * width
+    return Chain(blocks, inputs, classes)
 
 
 def _block(inputs: int, outputs: int, padding: int, kind: str, pooled: bool) -> nn.Sequential:

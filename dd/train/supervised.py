@@ -15,6 +15,7 @@ from torch.nn.utils import get_total_norm
 from dd.augment import cutmix
 from dd.augment.policies import make
 from dd.augment.strategies import default_strategy
+from dd.networks._layers import reseed
 from dd.rng import stream
 from dd.train.config import Training
 
@@ -121,6 +122,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = rate(training, epoch)
         generator = stream(seed, *names, "epoch", epoch)
+        reseed(net, seed, *names, "epoch", epoch)  # its masks, where it has dropout; a test after an epoch takes them away
         seen: list[Tensor] = []
         right = torch.zeros((), dtype=torch.int64, device=device)
         for index in torch.randperm(n, generator=generator).split(training.batch):

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from dd.config import Frozen, added, hashed
+from dd.config import Frozen, hashed
+from dd.errors import ArtifactError
 from dd.evaluation.protocols.dc import Dc
 from dd.train.config import Policy, Schedule, Training
 from dd.types import Need
@@ -43,7 +44,7 @@ class FeatureTraining(Training):
     augment: Policy = "oneof"
     schedule: Schedule = "halfway_reset"
     epochs: int = Field(default=200, ge=0)
-    align_corners: bool = added(True)
+    align_corners: bool = True
 
 
 class Features(Frozen):
@@ -56,6 +57,10 @@ class Features(Frozen):
     epochs: int = Field(default=100, ge=0)
     stage: int | None = Field(default=None, ge=0)
     training: FeatureTraining = FeatureTraining()
+
+    def trained(self) -> dict[str, Any]:
+        """Return the hashed training of a `pretrain` job: a plain `Training`, of which other fields are left out of ids."""
+        return hashed(Training(**self.training.model_dump()))
 
 
 class Elf(Dc):
@@ -72,7 +77,7 @@ class Elf(Dc):
     front: float = Field(default=1.0, ge=0)
     rear: float = Field(default=1.0, ge=0)
     distance: Literal["ce", "mae", "mse", "cos"] = "ce"
-    align_corners: bool = added(True)
+    align_corners: bool = True
 
     @model_validator(mode="after")
     def _teaches_something(self) -> Elf:
@@ -85,7 +90,7 @@ class Elf(Dc):
     def needs(self, dataset: str, lineage: str, split: str) -> list[Need]:
         """Return the feature network, trained on the real images of the set's own dataset."""
         one = self.features
-        return [Need("pretrained", dataset, one.network, hashed(one.training), (0,), (one.epochs,), lineage, split)]
+        return [Need("pretrained", dataset, one.network, one.trained(), (0,), (one.epochs,), lineage, split)]
 
     def check(self, network: str, shape: tuple[int, int, int], classes: int) -> None:
         """Check that the features fit the student: raise ConfigError that lists the stages that do, if not."""
@@ -94,9 +99,12 @@ class Elf(Dc):
         check(self, network, shape, classes)
 
     def lessons(self, files: Sequence[Sequence[Path]], facts: dict[str, Any], fetch: Fetch, n: int, device: str) -> Lessons:
-        """Return what students learn from: the features of the set's images."""
+        """Return what students learn from: the features of the set's images; raise ArtifactError if the file is not the one of `needs`."""
         from dd.evaluation.elf import Lessons
 
+        if [len(group) for group in files] != [1]:
+            network, epochs = self.features.network, self.features.epochs
+            raise ArtifactError(f"protocol elf: needs one file, {network} pre-trained for {epochs} epochs; given: {len(files)} needs")
         return Lessons(self, files[0][0], facts, fetch, n, device)
 
 
