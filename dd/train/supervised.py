@@ -145,6 +145,7 @@ def fit(
         if not (losses.isfinite().all() & weights.isfinite()):
             return Fitted(diverged=_where(epoch, losses, [p.grad for p in parameters.values() if p.grad is not None]))
         on_epoch(epoch + 1)
+    net.train()  # takes the stream of its masks away: whoever looks through the network next must give one
     return Fitted(_momentum(parameters, optimizer), ((losses * sizes).sum() / n).item(), right.item() / n)
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from dd import networks
 from dd.errors import ConfigError
+from dd.networks._layers import reseed
 from dd.rng import stream
 
 State = dict[str, Tensor]
@@ -29,13 +30,13 @@ def alexnet_parameters(channels: int, classes: int) -> int:
     return layers + 192 * 4 * 4 * classes + classes
 
 
-def vgg_parameters(channels: int, classes: int) -> int:
+def vgg_parameters(channels: int, classes: int, linear: tuple[int, ...] = (512,)) -> int:
     total, inputs = 0, channels
     for item in PLAN:
         if item != "M":
             total += conv(inputs, item, 3) + 2 * item
             inputs = item
-    return total + 512 * classes + classes
+    return total + sum(i * o + o for i, o in zip(linear, (*linear[1:], classes), strict=True))
 
 
 def test_parameter_counts() -> None:
@@ -46,6 +47,9 @@ def test_parameter_counts() -> None:
     assert count("vgg11_in", 3, 32, 10) == count("vgg11_bn", 3, 32, 10) == 9_231_114
     assert count("vgg11_in_small", 3, 16, 10) == 9_231_114  # a pooling has no parameters
     assert count("vgg11_in", 1, 28, 10) == vgg_parameters(1, 10)
+    for classes, expected in ((200, 35_219_400), (1000, 38_497_000)):
+        assert vgg_parameters(3, classes, (2048, 4096, 4096)) == expected
+        assert count("vgg11_in_imagenet", 3, 64, classes) == count("vgg11_bn_imagenet", 3, 64, classes) == expected
 
 
 @pytest.mark.parametrize(
@@ -82,20 +86,29 @@ def test_vgg_can_be_split_where_elf_does() -> None:
     assert shapes("vgg11_bn", 3, 64)[-1] == (512, 2, 2)
 
 
+def test_stages_of_the_imagenet_form() -> None:
+    convolutions = [(64, 32, 32), (128, 16, 16), (256, 16, 16), (256, 8, 8), (512, 8, 8), (512, 4, 4), (512, 4, 4), (512, 2, 2)]
+    assert shapes("vgg11_in_imagenet", 3, 64) == [*convolutions, (4096,), (4096,)]
+    assert shapes("vgg11_bn_w8_imagenet", 3, 64) == [*((width // 8, *sides) for width, *sides in convolutions), (512,), (512,)]
+    assert shapes("vgg11_in_imagenet", 3, 32)[-3:] == [(512, 1, 1), (4096,), (4096,)]
+
+
 def test_the_small_form_takes_digits() -> None:
     expected = [(64, 8, 8), (128, 4, 4), (256, 4, 4), (256, 2, 2), (512, 2, 2), (512, 2, 2), (512, 2, 2), (512, 1, 1)]
     assert shapes("vgg11_in_small", 1, 16) == expected
     assert shapes("alexnet", 1, 16)[-1] == (192, 2, 2)
 
 
-@pytest.mark.parametrize("kind", ["in", "bn"])
-def test_the_full_form_takes_32_and_says_so(kind: str) -> None:
-    net = networks.build(f"vgg11_{kind}_w8", 3, (32, 32), 10, 0)
+@pytest.mark.parametrize("kind", ["in", "bn", "in_w8_imagenet", "bn_w8_imagenet"])
+def test_the_full_forms_take_32_and_say_so(kind: str) -> None:
+    name = f"vgg11_{kind}" if "_" in kind else f"vgg11_{kind}_w8"
+    net = networks.build(name, 3, (32, 32), 10, 0)
+    reseed(net, 0)
     embedded = net.embed(torch.randn(4, 3, 32, 32, generator=stream(0)))
     assert (embedded - embedded[0]).abs().max() > 1e-3
     for side, channels in ((31, 3), (16, 1), (28, 3)):
-        with pytest.raises(ConfigError, match=rf"vgg11_{kind}.*{side}x{side}.*smallest size it takes is 32x32"):
-            networks.build(f"vgg11_{kind}_w8", channels, (side, side), 10)
+        with pytest.raises(ConfigError, match=rf"{name}.*{side}x{side}.*smallest size it takes is 32x32"):
+            networks.build(name, channels, (side, side), 10)
 
 
 def alexnet(x: Tensor, s: State, padding: int) -> Tensor:
@@ -107,7 +120,7 @@ def alexnet(x: Tensor, s: State, padding: int) -> Tensor:
     return F.max_pool2d(h, 2).flatten(1) @ s["head.weight"].T + s["head.bias"]
 
 
-def vgg(x: Tensor, s: State, kind: str, training: bool, padding: int, plan: list[int | str]) -> Tensor:
+def vgg(x: Tensor, s: State, kind: str, training: bool, padding: int, plan: list[int | str], masks: list[Tensor] | None = None) -> Tensor:
     block, h = 0, x
     for item in plan:
         if item == "M":
@@ -122,7 +135,12 @@ def vgg(x: Tensor, s: State, kind: str, training: bool, padding: int, plan: list
         h = (h - mean) / (var + 1e-5).sqrt() * s[f"{p}.1.weight"].view(1, -1, 1, 1) + s[f"{p}.1.bias"].view(1, -1, 1, 1)
         h = h.clamp(min=0)
         block += 1
-    return h.flatten(1) @ s["head.weight"].T + s["head.bias"]
+    h = h.flatten(1)
+    if masks is not None:
+        for number, mask in enumerate(masks, start=8):
+            h = (h @ s[f"blocks.{number}.1.weight"].T + s[f"blocks.{number}.1.bias"]).clamp(min=0)
+            h = torch.where(mask < 0.5, 0.0, 2 * h) if training else h
+    return h @ s["head.weight"].T + s["head.bias"]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -135,6 +153,9 @@ def vgg(x: Tensor, s: State, kind: str, training: bool, padding: int, plan: list
         ("vgg11_bn_w4", 1, 28, 3),
         ("vgg11_in_w4_small", 1, 16, 1),
         ("vgg11_bn_w4_small", 3, 16, 1),
+        ("vgg11_in_w4_imagenet", 3, 64, 1),
+        ("vgg11_bn_w4_imagenet", 3, 64, 1),
+        ("vgg11_bn_w4_imagenet", 1, 64, 3),
     ],
 )
 def test_forward_equals_the_functional_version(name: str, channels: int, side: int, padding: int, training: bool) -> None:
@@ -149,6 +170,9 @@ def test_forward_equals_the_functional_version(name: str, channels: int, side: i
         expected = alexnet(x, state, padding)
     else:
         plan = PLAN[:9] + PLAN[10:] if name.endswith("small") else PLAN
-        expected = vgg(x, state, name.split("_")[1], training, padding, plan)
+        masks = [torch.rand(4, 256, generator=stream(7, "e", "dropout", k)) for k in range(2)] if name.endswith("imagenet") else None
+        expected = vgg(x, state, name.split("_")[1], training, padding, plan, masks)
     assert expected.std() > 1e-3
-    torch.testing.assert_close(net.train(training)(x), expected, rtol=1e-9, atol=1e-9)
+    net.train(training)
+    reseed(net, 7, "e")
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=1e-9)
