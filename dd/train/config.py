@@ -82,6 +82,7 @@ class ExpertTraining(Training):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     augment: Policy = "oneof"
+    align_corners: bool = True
 
 
 class Experts(Frozen):

@@ -45,7 +45,7 @@ def test_mistakes_are_named(fields, key, word):
 def test_every_field_is_part_of_the_id():
     base = {"dataset": {"name": "digits"}, "network": "convnet3_in"}
     variants = [{}, {"lr": 0.02}, {"momentum": 0.5}, {"weight_decay": 0.0}, {"batch": 64}, {"augment": "oneof"}, {"strategy": "crop"},
-                {"cutmix": 0.5}, {"schedule": "multistep", "epochs": 3}, {"epochs": 4}]  # fmt: skip
+                {"cutmix": 0.5}, {"schedule": "multistep", "epochs": 3}, {"epochs": 4}, {"align_corners": True}]  # fmt: skip
     assert {key for variant in variants for key in variant} == set(Training.model_fields)
     ids = [digest(hashed(parse(PretrainConfig, {**base, "training": variant}, "test"))) for variant in variants]
     assert len(set(ids)) == len(ids)
@@ -62,7 +62,7 @@ def test_what_was_added_does_not_move_ids():
 
 
 EXPERT = {"lr": 0.01, "momentum": 0.0, "weight_decay": 0.0, "batch": 256, "augment": "oneof", "strategy": None, "cutmix": 0.0,
-          "schedule": "constant", "epochs": 0}  # fmt: skip
+          "schedule": "constant", "epochs": 0, "align_corners": True}  # fmt: skip
 
 
 def test_experts_are_the_papers():
