@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ from dd.config.canonical import canonical
 from dd.errors import ArtifactError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 META_KEY = "dd"  # one key only: safetensors writes several keys in random order
@@ -119,8 +123,73 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[
             raise ArtifactError(f"{path}: cannot be written: {error}; nothing was changed") from error
 
 
+@dataclass(frozen=True)
+class Stream:
+    """A tensor too large for the memory, in blocks along its first axis.
+
+    shape: of the whole. dtype: of every block, one of int64, float32, uint8. blocks: gives the blocks from the first to the last, every
+    time it is called (twice: for the digest, and for the file).
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Callable[[], Iterable[NDArray[Any]]]
+
+
+# How safetensors calls them, in the order in which it writes tensors: by falling alignment, then by name.
+_STREAMED = {"int64": "I64", "float32": "F32", "uint8": "U8"}
+
+
+def save_streams(path: Path | str, streams: Mapping[str, Stream], meta: Mapping[str, Any] | None = None) -> None:
+    """Write the bytes that `save_tensors` would write of the same tensors, with one block in memory at a time.
+
+    The form: 8 bytes that say how long the header is, little endian; the header, JSON, with spaces up to a multiple of 8 bytes; the
+    tensors' bytes, row by row, without gaps.
+
+    Raises:
+        ArtifactError: the file cannot be written. ValueError: another type, or blocks that do not make up the shape.
+    """
+    if strange := [name for name, stream in streams.items() if stream.dtype.name not in _STREAMED]:
+        raise ValueError(f"{path}: {strange[0]}: {streams[strange[0]].dtype} cannot be streamed; allowed: {', '.join(_STREAMED)}")
+    content = hashlib.sha256()
+    for name in sorted(streams):
+        content.update(f"{name}:torch.{streams[name].dtype.name}:{tuple(streams[name].shape)}\n".encode())
+        for data in _contiguous(path, name, streams[name]):
+            content.update(data)
+    header: dict[str, Any] = {"__metadata__": {META_KEY: canonical({"meta": dict(meta or {}), "sha256": content.hexdigest()})}}
+    names, end = sorted(streams, key=lambda name: (list(_STREAMED).index(streams[name].dtype.name), name)), 0
+    for name in names:
+        stream, start = streams[name], end
+        end += math.prod(stream.shape) * stream.dtype.itemsize
+        header[name] = {"dtype": _STREAMED[stream.dtype.name], "shape": list(stream.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for data in _contiguous(path, name, streams[name]):
+                file.write(data)
+
+
+def _contiguous(path: Path | str, name: str, stream: Stream) -> Iterator[memoryview]:
+    """Yield the bytes of a stream's blocks, and check that together they are what it says."""
+    import numpy as np
+
+    rows = 0
+    for block in stream.blocks():
+        if block.dtype != stream.dtype or block.shape[1:] != tuple(stream.shape[1:]):
+            raise ValueError(f"{path}: {name}: a block is {block.dtype} {block.shape}, the whole {stream.dtype} {stream.shape}")
+        rows += len(block)
+        yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
+    if rows != stream.shape[0]:
+        raise ValueError(f"{path}: {name}: the blocks have {rows} rows, the whole has {stream.shape[0]}")
+
+
 def load_tensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read (tensors, metadata) of a file that `save_tensors` wrote, and check every byte of it.
+    """Read (tensors, metadata) of a file that `save_tensors` or `save_streams` wrote, and check every byte of it.
+
+    On the CPU the tensors are mapped from the file: checking it reads it all once, but takes no memory that the system cannot have
+    back. Whoever writes into a tensor gets a copy of that page; the file stays.
 
     Raises:
         ArtifactError: missing, truncated, changed since it was written, or not one of our files.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
 
-from dd.data import speech
+from dd.data import speech, zips
 from dd.data.readers import RawSplit
 from dd.errors import DataError, nearest
 from dd.progress import Progress
@@ -55,34 +52,15 @@ def speech_zip(archive: Path, classes: Sequence[str]) -> tuple[RawSplit, RawSpli
     Raises:
         DataError: missing, truncated or damaged; a class is missing; a damaged clip.
     """
-    if not archive.exists():
-        raise DataError(f"{archive}: no such file")
     files: dict[str, dict[str, str]] = {c: {} for c in classes}
-    with _damage(archive):
-        opened = zipfile.ZipFile(archive)
-    with opened:
+    with zips.opened(archive) as opened:
         for member in opened.namelist():
             match member.split("/"):
                 case ["mini_speech_commands", c, name] if c in files:
                     files[c][name] = member
         if missing := [c for c in classes if not files[c]]:
             raise DataError(f"{archive}: holds no mini_speech_commands/{missing[0]}/*.wav; is it another archive?")
-        return _splits(f"{archive}: mini_speech_commands", files, lambda member: _member(opened, archive, member))
-
-
-def _member(opened: zipfile.ZipFile, archive: Path, member: str) -> bytes:
-    if (size := opened.getinfo(member).file_size) > LARGEST:
-        raise DataError(f"{archive}: {member}: has {size} bytes, too many for a clip; allowed: {LARGEST}")
-    with _damage(archive):
-        return opened.read(member)  # not more than stated
-
-
-@contextmanager
-def _damage(archive: Path) -> Iterator[None]:
-    try:
-        yield
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError, ValueError) as error:  # RuntimeError: needs a password
-        raise DataError(f"{archive}: is truncated or damaged ({error}); delete it and run again") from None
+        return _splits(f"{archive}: mini_speech_commands", files, lambda member: zips.member(opened, archive, member, LARGEST))
 
 
 def _splits(where: str, files: Mapping[str, Mapping[str, T]], read: Callable[[T], bytes]) -> tuple[RawSplit, RawSplit]:

@@ -34,7 +34,7 @@ class FromParquet(Frozen):
 
 
 class FromFolder(Frozen):
-    """A folder with train/CLASS/* and test/CLASS/*."""
+    """A folder with train/CLASS/* and test/CLASS/*; of tiny_imagenet also the unpacked archive."""
 
     kind: Literal["folder"]
     path: str
@@ -80,6 +80,7 @@ _KINDS = {
     "pathmnist": ("download", "npz", *IMAGES),
     "imagenet32": ("npz",),
     "imagenet": ("imagenet",),
+    "tiny_imagenet": ("download", "parquet", "folder"),
 }
 
 

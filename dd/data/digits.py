@@ -18,7 +18,7 @@ def digits() -> tuple[RawSplit, RawSplit]:
     data = load_digits()
     images = upsample(data.images.astype(np.int64))[:, None]
     labels = data.target.astype(np.int64)
-    keys = np.array(pixel_keys(images, b"split"))
+    keys = pixel_keys([images], b"split")
     test: list[int] = []
     shares = _shares(np.bincount(labels), TEST)
     for c, share in enumerate(shares):

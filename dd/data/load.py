@@ -39,6 +39,9 @@ def load(folder: Path, split: str) -> tuple[Tensor, Tensor]:
     split: `train` and `test`, as published; `holdout`, the held-out tenth of train, and `fit`, train without it, for choosing between
     settings. All are in the prepared order, sorted by class.
 
+    On the CPU, train and test are mapped from their files (`dd.artifacts.load_tensors`): they are read once, to check them, but the
+    15.7 GB of imagenet64 need not be in memory. `holdout` and `fit` are copies in memory, and so is what a pool moves to a GPU.
+
     Raises:
         ConfigError: another split. ArtifactError: missing, damaged, or not of this manifest.
     """

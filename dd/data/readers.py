@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dd.errors import DataError, nearest
+from dd.progress import Progress
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLITS = ("train", "test")
@@ -27,8 +28,9 @@ SPLITS = ("train", "test")
 
 @dataclass
 class RawSplit:
-    """images: (n, c, h, w) uint8, or float32 spectrograms. labels: (n,) int64. class_names: where the source knows them.
+    """images: (n, c, h, w) uint8, perhaps memory-mapped, or float32 spectrograms. labels: (n,) int64.
 
+    class_names: where the source knows them.
     identity: (n, 32) uint8, what order and fingerprint follow from where the images are floats; None: they follow from the images.
     """
 
@@ -43,8 +45,8 @@ class RawSplit:
         return self.images.astype(np.uint8, copy=False) if self.identity is None else self.identity
 
 
-def decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    """Return (h, w, c) uint8 of an encoded image: c is 1 for grey-scale, 3 for everything else.
+def decode(data: bytes, name: str, *, rgb: bool = False) -> NDArray[np.uint8]:
+    """Return (h, w, c) uint8 of an encoded image: c is 1 for grey-scale, 3 for everything else, and always 3 if `rgb`.
 
     Raises:
         DataError: not an image, a damaged one, more than 8 bits a channel, or transparent pixels (whose colour nobody knows).
@@ -58,26 +60,33 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
             transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
             if transparent and image.convert("RGBA").getchannel("A").getextrema()[0] != 255:
                 raise DataError(f"{name}: has transparent pixels; put it on a background first")
-            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"), dtype=np.uint8)
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") and not rgb else "RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: is not a readable image ({error})") from None
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _stack(named: Iterable[tuple[str, bytes]]) -> NDArray[np.uint8]:
-    """Return (n, c, h, w) of encoded images, which must all have one shape."""
-    images: list[NDArray[np.uint8]] = []
+def stack(named: Iterable[tuple[str, bytes]], count: int, *, rgb: bool) -> NDArray[np.uint8]:
+    """Return (n, c, h, w) of `count` encoded images and their names; they are held once.
+
+    Raises:
+        DataError: as `decode`, or an image that has not the shape of the first.
+    """
+    images = np.empty((0, 0, 0, 0), dtype=np.uint8)
     first = ""
-    for name, data in named:
-        image = decode(data, name)
-        first = first or name
-        if images and image.shape != images[0].shape:
-            raise DataError(
-                f"{name}: image of {_size(image)}, but {first} has {_size(images[0])}; all images of a dataset must have one size "
-                "and number of channels: resize them first"
-            )
-        images.append(image)
-    return np.stack(images).transpose(0, 3, 1, 2)
+    with Progress("decoding images", count) as progress:
+        for row, (name, data) in enumerate(named):
+            image = decode(data, name, rgb=rgb)
+            if not row:
+                first, images = name, np.empty((count, *image.transpose(2, 0, 1).shape), dtype=np.uint8)
+            if image.transpose(2, 0, 1).shape != images.shape[1:]:
+                raise DataError(
+                    f"{name}: image of {_size(image)}, but {first} has {_size(images[0].transpose(1, 2, 0))}; all images of a dataset "
+                    "must have one size and number of channels: resize them first"
+                )
+            images[row] = image.transpose(2, 0, 1)
+            progress.update(row + 1)
+    return images
 
 
 def _size(image: NDArray[np.uint8]) -> str:
@@ -85,16 +94,16 @@ def _size(image: NDArray[np.uint8]) -> str:
     return f"{w}x{h} with {c} channel{'s' if c > 1 else ''}"
 
 
-def parquet(folder: Path) -> tuple[RawSplit, RawSplit]:
+def parquet(folder: Path, *, rgb: bool = False) -> tuple[RawSplit, RawSplit]:
     """Read {split}.parquet or {split}-*.parquet in the Hugging Face layout.
 
     Images: column `img` or `image`, a struct with `bytes` (PNG, WebP, JPEG ...) or the bytes. Labels: `label`, else
-    `fine_label`.
+    `fine_label`. rgb: grey images become RGB.
 
     Raises:
         DataError: missing or damaged files, no image or no label column, images of several sizes.
     """
-    train, test = (_parquet_split(_shards(folder, split)) for split in SPLITS)
+    train, test = (_parquet_split(_shards(folder, split), rgb) for split in SPLITS)
     return train, test
 
 
@@ -114,7 +123,7 @@ def _shards(folder: Path, split: str) -> list[Path]:
     return files
 
 
-def _parquet_split(files: list[Path]) -> RawSplit:
+def _parquet_split(files: list[Path], rgb: bool) -> RawSplit:
     import pyarrow.parquet as pq
     from pyarrow import ArrowException, types
 
@@ -143,7 +152,7 @@ def _parquet_split(files: list[Path]) -> RawSplit:
         labels.append(column.to_numpy().astype(np.int64))
     if not images:
         raise DataError(f"{files[0]}: holds no images")
-    return RawSplit(_stack(images), np.concatenate(labels), class_names)
+    return RawSplit(stack(images, len(images), rgb=rgb), np.concatenate(labels), class_names)
 
 
 def _column(file: Path, columns: Sequence[str], wanted: Sequence[str]) -> str:
@@ -161,7 +170,7 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
     return [str(name) for name in names]
 
 
-def folder(root: Path, known: Sequence[str] = ()) -> tuple[RawSplit, RawSplit]:
+def folder(root: Path, known: Sequence[str] = (), *, rgb: bool = False) -> tuple[RawSplit, RawSplit]:
     """Read train/CLASS/* and test/CLASS/*.
 
     Labels follow the sorted names of the folders of train; names that are all numbers are sorted as numbers.
@@ -169,6 +178,7 @@ def folder(root: Path, known: Sequence[str] = ()) -> tuple[RawSplit, RawSplit]:
     Args:
         root: the folder that holds train and test.
         known: the classes of a registered dataset. Its labels follow these, and its folders must be called so, or 0, 1, 2 ...
+        rgb: grey images become RGB.
 
     Raises:
         DataError: missing folders, other classes than expected, files that are no images, images of several sizes.
@@ -184,7 +194,7 @@ def folder(root: Path, known: Sequence[str] = ()) -> tuple[RawSplit, RawSplit]:
         raise DataError(f"{root / 'train'}: {what}; folders named 0 to {len(known) - 1} are allowed too")
     if differ := sorted(set(classes) ^ set(_class_folders(root / "test"))):
         raise DataError(f"{root}: {differ[0]!r} is a class in only one of train and test; both must have the same folders")
-    train, test = (_folder_split(root / split, classes) for split in SPLITS)
+    train, test = (_folder_split(root / split, classes, rgb) for split in SPLITS)
     return train, test
 
 
@@ -202,7 +212,7 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
-def _folder_split(base: Path, classes: list[str]) -> RawSplit:
+def _folder_split(base: Path, classes: list[str], rgb: bool) -> RawSplit:
     files: list[Path] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
@@ -211,7 +221,8 @@ def _folder_split(base: Path, classes: list[str]) -> RawSplit:
             raise DataError(f"{base / name}: has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         files += mine
         labels += [number] * len(mine)
-    return RawSplit(_stack((str(file), file.read_bytes()) for file in files), np.asarray(labels, dtype=np.int64), classes)
+    images = stack(((str(file), file.read_bytes()) for file in files), len(files), rgb=rgb)
+    return RawSplit(images, np.asarray(labels, dtype=np.int64), classes)
 
 
 def idx(root: Path) -> tuple[RawSplit, RawSplit]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dd.errors import ConfigError, nearest
+from dd.errors import ConfigError, DataError, nearest
 
 Stats = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -29,10 +29,11 @@ class DatasetSpec:
     lineages: mean and std in raw units ([0, 1] for images), by lineage of papers ("dc", "idc"); empty: computed from train.
     flip: whether a mirrored image is still of its class. smallest_class: images in the smallest class of train.
     layout: which reader understands the official files (idx: `readers.idx`; cifar, svhn: `dd.data.official`; speech: `dd.data.clips`;
-    pathmnist, imagenet32: `dd.data.npz`; imagenet: `dd.data.imagenet`; digits: no files).
+    pathmnist, imagenet32: `dd.data.npz`; imagenet: `dd.data.imagenet`; tiny_imagenet: `dd.data.tiny`; digits: no files).
     fingerprint: of the prepared set, where somebody has prepared the official files.
     obtain: how a person gets the files, where there are no downloads. counted: whether somebody counted train; if not, `train` is the
     most that it can have, and `smallest_class` the least that a class can have. wnids: a subset of ImageNet, the folder of each class.
+    numbered: class N stands for the Nth of the sorted wnids, which the registry does not list.
     """
 
     name: str
@@ -45,11 +46,26 @@ class DatasetSpec:
     flip: bool = True
     lineages: dict[str, Stats] = field(default_factory=dict)
     downloads: tuple[Download, ...] = ()
-    layout: Literal["digits", "idx", "cifar", "svhn", "speech", "pathmnist", "imagenet32", "imagenet"] = "idx"
+    layout: Literal["digits", "idx", "cifar", "svhn", "speech", "pathmnist", "imagenet32", "imagenet", "tiny_imagenet"] = "idx"
     fingerprint: str | None = None
     obtain: str = ""
     counted: bool = True
     wnids: tuple[str, ...] = ()
+    numbered: bool = False
+
+    def check_count(self, where: str, split: str, there: int) -> None:
+        """Check how many images a split ("train" or "test") has; `where` names the dataset.
+
+        Raises:
+            DataError: they are too few or too many.
+        """
+        most = self.train if split == "train" else self.test
+        least = most if self.counted or split == "test" else self.smallest_class * len(self.classes)
+        if not least <= there <= most:
+            expected = f"{least}" if least == most else f"{least} to {most}"
+            raise DataError(
+                f"{where}: {split} has {there} images, {self.name} has {expected}; a part of it needs a name of its own in config.yaml"
+            )
 
 
 def _both(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Stats]:
@@ -59,6 +75,12 @@ def _both(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Stats]:
 def _mnist(mirrors: tuple[str, ...], sums: tuple[str, str, str, str]) -> tuple[Download, ...]:
     files = [f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     return tuple(Download(f, tuple(f"{mirror}{f}" for mirror in mirrors), f"md5:{s}") for f, s in zip(files, sums, strict=True))
+
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_OBTAIN_IMAGENET = (
+    "ImageNet (ILSVRC2012) needs a login at https://image-net.org: get the images of train and val, with a folder for each class in both"
+)
 
 
 def _subset(name: str, wnids: dict[str, str], train: int, smallest_class: int, *, counted: bool) -> DatasetSpec:
@@ -73,10 +95,9 @@ def _subset(name: str, wnids: dict[str, str], train: int, smallest_class: int, *
         smallest_class=smallest_class,
         counted=counted,
         layout="imagenet",
-        lineages=_both((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        lineages=_both(*_IMAGENET),
         wnids=tuple(wnids.values()),
-        obtain="ImageNet (ILSVRC2012) needs a login at https://image-net.org: get the images of train and val, with a folder for each "
-        "class in both",
+        obtain=_OBTAIN_IMAGENET,
     )
 
 
@@ -291,6 +312,40 @@ DATASETS: dict[str, DatasetSpec] = {
             layout="imagenet32",
             obtain="the downsampled ImageNet needs a login at https://image-net.org: get the npz files of 32x32, "
             "Imagenet32_train_npz.zip and Imagenet32_val_npz.zip, and unpack both into one folder",
+        ),
+        # ELF's and TESLA's ImageNet-1K: every image squeezed to 64x64, from the same folder as the subsets.
+        DatasetSpec(
+            "imagenet64",
+            tuple(str(label) for label in range(1000)),
+            3,
+            (64, 64),
+            train=1_281_167,
+            test=50_000,
+            smallest_class=732,
+            layout="imagenet",
+            lineages=_both(*_IMAGENET),
+            obtain=_OBTAIN_IMAGENET,
+            numbered=True,
+        ),
+        # Test is the archive's val: its own test split has no labels.
+        DatasetSpec(
+            "tiny_imagenet",
+            tuple(str(label) for label in range(200)),
+            3,
+            (64, 64),
+            train=100_000,
+            test=10_000,
+            smallest_class=500,
+            layout="tiny_imagenet",
+            lineages=_both(*_IMAGENET),
+            numbered=True,
+            downloads=(
+                Download(
+                    "tiny-imagenet-200.zip",
+                    ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+                    "md5:90528d7ca1a48142e341f4ef8d21d0de",
+                ),
+            ),
         ),
         _subset("imagenette", _IMAGENETTE, train=12_894, smallest_class=1194, counted=True),
         _subset("imagefruit", _IMAGEFRUIT, train=13_000, smallest_class=732, counted=False),  # a class has 732 to 1,300 images

@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import threading
+import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -127,6 +128,41 @@ def enlarged(images: np.ndarray) -> np.ndarray:
     return images.astype(np.uint8)
 
 
+def tiny_members(wnids: list[str], train: int = 3, test: int = 2, grey: tuple[int, ...] = (0,), root: str = "tiny-imagenet-200/"):
+    """Return (images, members) of Tiny ImageNet's archive: labels by sorted wnids, the images numbered `grey` of a split without colour."""
+    rng = np.random.default_rng(0)
+    members = {f"{root}wnids.txt": "".join(f"{wnid}\n" for wnid in wnids).encode(), f"{root}words.txt": b"n01443537\tgoldfish\n"}
+    data, lines = {}, []
+    for split, each in (("train", train), ("test", test)):
+        labels = rng.permutation(np.repeat(np.arange(len(wnids)), each))
+        images = np.empty((len(labels), 3, 64, 64), np.uint8)
+        for number, label in enumerate(labels):
+            coarse = rng.integers(0, 256, (8, 8) if number in grey else (8, 8, 3), dtype=np.uint8)
+            buffer, wnid = io.BytesIO(), wnids[label]
+            Image.fromarray(coarse).resize((64, 64)).save(buffer, "JPEG")
+            images[number] = np.asarray(Image.open(buffer).convert("RGB")).transpose(2, 0, 1)
+            file = f"train/{wnid}/images/{wnid}_{number}.JPEG" if split == "train" else f"val/images/val_{number}.JPEG"
+            members[root + file] = buffer.getvalue()
+            lines += [f"val_{number}.JPEG\t{wnid}\t0\t0\t63\t63\n"] if split == "test" else []
+        members |= {f"{root}train/{wnid}/{wnid}_boxes.txt": b"" for wnid in wnids}
+        data[split] = (images, np.argsort(np.argsort(wnids))[labels])
+    members[f"{root}val/val_annotations.txt"] = "".join(lines).encode()
+    members[f"{root}test/images/test_0.JPEG"] = b"has no label"
+    return data, members
+
+
+def write_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+    return path
+
+
+def some_wnids(count: int) -> list[str]:
+    """Return wnids that are not sorted."""
+    return [f"n{(k * 7919 + 104729) % 10**8:08d}" for k in np.random.default_rng(1).permutation(count)]
+
+
 def official(name: str, folder: Path) -> tuple[dict, dict[str, bytes]]:
     """Return (images, files) of a small dataset in the form of the official download of `name`."""
     spec = DATASETS[name]
@@ -135,6 +171,10 @@ def official(name: str, folder: Path) -> tuple[dict, dict[str, bytes]]:
         small = some_images(len(spec.classes), 3, (28, 28))
         file = write_npz(folder / spec.downloads[0].file, small)
         return {split: (enlarged(images), labels) for split, (images, labels) in small.items()}, {file.name: file.read_bytes()}
+    if spec.layout == "tiny_imagenet":
+        data, members = tiny_members(some_wnids(len(spec.classes)))
+        file = write_zip(folder / spec.downloads[0].file, members)
+        return data, {file.name: file.read_bytes()}
     data = some_images(len(spec.classes), spec.channels, spec.size)
     if spec.layout == "idx":
         write_idx(folder, data)

@@ -33,7 +33,8 @@ def test_registered(name):
     for mean, std in known.lineages.values():
         assert len(mean) == len(std) == known.channels and all(0 < value < 1 for value in (*mean, *std))
     assert known.obtain if not known.downloads else not known.obtain
-    assert len(set(known.wnids)) == (len(known.classes) if known.layout == "imagenet" else 0)
+    assert len(set(known.wnids)) == (len(known.classes) if known.layout == "imagenet" and not known.numbered else 0)
+    assert not known.numbered or known.classes == tuple(map(str, range(len(known.classes))))
     assert set(known.lineages) in ({"dc", "idc"}, set())
     assert raw_files(name) == [item.file for item in known.downloads] and len(set(raw_files(name))) == len(raw_files(name))
     for item in known.downloads:
@@ -81,6 +82,19 @@ def test_pathmnist_and_imagenet_are_registered_as_the_papers_have_them():
     assert [spec(name).counted for name in ("imagenette", "imagefruit", "imagenet32")] == [True, False, True]
 
 
+def test_imagenet_at_64x64_is_registered_as_the_papers_have_it():
+    for name, train, test, smallest, classes in (
+        ("tiny_imagenet", 100_000, 10_000, 500, 200),
+        ("imagenet64", 1_281_167, 50_000, 732, 1000),
+    ):
+        known = spec(name)
+        assert (known.channels, known.size, known.train, known.test, known.smallest_class) == (3, (64, 64), train, test, smallest)
+        assert len(known.classes) == classes and known.counted and known.flip and known.numbered and not known.wnids
+        assert known.lineages["dc"] == known.lineages["idc"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    (item,) = spec("tiny_imagenet").downloads
+    assert item.urls == ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",) and item.checksum == "md5:90528d7ca1a48142e341f4ef8d21d0de"
+
+
 def test_an_unknown_dataset():
     with pytest.raises(ConfigError, match=r"'cifar-10'; did you mean 'cifar10'. allowed: cifar10, cifar100, digits"):
         spec("cifar-10")
@@ -107,7 +121,10 @@ def test_a_section():
     ("section", "words"),
     [
         ({"mine": {"source": {"kind": "foldr", "path": "x"}}}, ["mine: source.kind: value 'foldr'; did you mean 'folder'"]),
-        ({"mine": {"source": {"path": "x"}}}, ["mine: source.kind: value None", "allowed: digits, download, folder, idx, imagenet, npz, parquet, wav"]),
+        (
+            {"mine": {"source": {"path": "x"}}},
+            ["mine: source.kind: value None", "allowed: digits, download, folder, idx, imagenet, npz, parquet, wav"],
+        ),
         ({"mine": {"source": {"kind": "folder"}}}, ["mine: source.folder.path: is missing"]),
         ({"mine": {"source": {**FOLDER, "paht": 1}}}, ["mine: source.folder.paht: unknown key"]),
         ({"mine": {"source": {"kind": "folder", "path": 3}}}, ["mine: source.folder.path: value 3"]),
@@ -117,7 +134,10 @@ def test_a_section():
         ({"mine": {"source": {"kind": "wave", "path": "x"}}}, ["mine: source.kind: value 'wave'; did you mean 'wav'"]),
         ({"mine": {"source": {"kind": "wav"}}}, ["mine: source.wav.path: is missing"]),
         ({"mine": {"source": {"kind": "wav", "path": "x"}, "flip": True}}, ["mine: flip: value True: is not for sounds"]),
-        ({"cifar10": {"source": {"kind": "wav", "path": "x"}}}, ["cifar10: source.kind: value 'wav'", "allowed: download, parquet, folder"]),
+        (
+            {"cifar10": {"source": {"kind": "wav", "path": "x"}}},
+            ["cifar10: source.kind: value 'wav'", "allowed: download, parquet, folder"],
+        ),
         ({"mini_speech_commands": {"source": FOLDER}}, ["source.kind: value 'folder': is not for mini_sp", "allowed: download, wav"]),
         ({"mini_speech_command": {"source": {"kind": "download"}}}, ["did you mean 'mini_speech_commands'", "folder, idx or wav"]),
         ({"mine": {"source": {"kind": "npz", "path": "x"}}}, ["mine: source.kind: value 'npz': 'mine' is not a registered dataset"]),
@@ -126,6 +146,11 @@ def test_a_section():
         ({"imagenet32": {"source": {"kind": "npz"}}}, ["imagenet32: source.npz.path: is missing"]),
         ({"imagenette": {"source": {"kind": "download"}}}, ["value 'download': is not for imagenette; allowed: imagenet"]),
         ({"imagenette": {"fingerprint": "a" * 64}}, ["imagenette: source: is missing: write {kind: imagenet, path: ...}"]),
+        ({"imagenet64": {"source": FOLDER}}, ["value 'folder': is not for imagenet64; allowed: imagenet"]),
+        (
+            {"tiny_imagenet": {"source": {"kind": "idx", "path": "x"}}},
+            ["'idx': is not for tiny_imagenet; allowed: download, parquet, folder"],
+        ),
         ({"pathmnist": {"source": {"kind": "imagenet", "path": "x"}}}, ["allowed: download, npz, parquet, folder, idx"]),
         ({"mnist": {"source": {"kind": "npz", "path": "x"}}}, ["value 'npz': is not for mnist; allowed: download, parquet, folder, idx"]),
         ({"mine": {}}, ["mine: source: is missing", "kind"]),

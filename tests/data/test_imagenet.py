@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from dd.data.config import load_datasets
-from dd.data.imagenet import square, subset
+from dd.data.imagenet import read, square
 from dd.data.prepare import prepare
 from dd.data.registry import DATASETS
 from dd.errors import ConfigError, DataError
@@ -21,6 +21,12 @@ FRUIT = DATASETS["imagefruit"].wnids
 def refused(*words, error=DataError):
     """Expect an error that holds all these words, in this order."""
     return pytest.raises(error, match="(?s)" + ".*".join(map(re.escape, map(str, words))))
+
+
+def subset(root, size=4, known="imagefruit", test=None, **changes):
+    """Read `root` as a dataset of any number of images of train, and `test` of test."""
+    changes = {"size": (size, size), "train": 10**6, "smallest_class": 1, "counted": False, "test": test or 20, **changes}
+    return read(root, replace(DATASETS[known], **changes), root / ".resume", "dataset x")
 
 
 def smooth(height, width, seed=0, channels=3):
@@ -109,7 +115,7 @@ def test_square_refuses(content):
 @pytest.mark.parametrize("others", [(), ("n00000001", "n07754684", "n99999999")], ids=["only these", "more classes"])
 def test_labels_are_positions_in_the_list(others, tmp_path):
     greys = write(tmp_path, [*sorted(FRUIT), *others])
-    for split, found in zip(("train", "test"), subset(tmp_path, FRUIT, 8), strict=True):
+    for split, found in zip(("train", "test"), subset(tmp_path, 8), strict=True):
         expected = [(label, grey) for label, wnid in enumerate(FRUIT) for grey in greys[split][wnid]]
         assert found.images.shape == (len(expected), 3, 8, 8) and found.images.dtype == np.uint8 and found.labels.dtype == np.int64
         assert found.labels.tolist() == [label for label, _ in expected] and found.class_names is None
@@ -120,24 +126,24 @@ def test_files_that_are_no_images_are_left_out(tmp_path):
     write(tmp_path, FRUIT, train=1)
     (tmp_path / "train" / FRUIT[0] / "notes.txt").write_text("x")
     (tmp_path / "train" / FRUIT[0] / ".hidden.JPEG").write_text("x")
-    assert subset(tmp_path, FRUIT, 4)[0].labels.tolist() == list(range(10))
+    assert subset(tmp_path, 4)[0].labels.tolist() == list(range(10))
 
 
 def test_folder_mistakes(tmp_path):
     with refused(tmp_path / "train", "no such folder", FRUIT[0]):
-        subset(tmp_path, FRUIT, 4)
+        subset(tmp_path, test=10)
     write(tmp_path, FRUIT, train=1, test=1)
     (tmp_path / "train" / FRUIT[3]).rename(tmp_path / "train" / "oranges")
     with refused(tmp_path / "train", f"has no folder {FRUIT[3]}"):
-        subset(tmp_path, FRUIT, 4)
+        subset(tmp_path, test=10)
     (tmp_path / "train" / "oranges").rename(tmp_path / "train" / FRUIT[3])
     image = tmp_path / "train" / FRUIT[3] / f"{FRUIT[3]}_0.JPEG"
     image.write_bytes(image.read_bytes()[:100])
     with refused(image, "is not a readable image"):
-        subset(tmp_path, FRUIT, 4)
+        subset(tmp_path, test=10)
     image.unlink()
     with refused(tmp_path / "train" / FRUIT[3], "has no images (.bmp, "):
-        subset(tmp_path, FRUIT, 4)
+        subset(tmp_path, test=10)
 
 
 def test_a_val_without_folders_says_how_to_sort_it(tmp_path):
@@ -147,7 +153,7 @@ def test_a_val_without_folders_says_how_to_sort_it(tmp_path):
             file.rename(tmp_path / "val" / file.name)
         folder.rmdir()
     with refused(tmp_path / "val", "not sorted into classes", tmp_path / "val" / FRUIT[0], "ILSVRC2012_devkit_t12.tar.gz"):
-        subset(tmp_path, FRUIT, 4)
+        subset(tmp_path, test=10)
 
 
 # -- prepared -----------------------------------------------------------------------------------------------------------
