@@ -31,16 +31,33 @@ def judge(claim: Claim, cells: Iterable[tuple[str, Point]]) -> Verdict:
         ConfigError: several cells stand where the check needs one, because a column is missing under `over`.
     """
     points = unique(point for name, point in cells if name in claim.artifacts())
-    found = combinations(claim, points)
+    found = [(group, where) for group in claim.groups() for where in combinations(claim.check.over, group, points)]
     if not found:
         return Verdict(NOT_RUN, "none of its cells is among the points of this scale", False)
-    outcomes = []
-    for combination in found:
-        outcomes.append(_all([_leaf(leaf, points, combination, claim.id) for leaf in claim.leaves()]))
+    outcomes = [_all([_leaf(leaf, points, where, claim.id) for leaf in group]) for group, where in found]
     used = [point for point in points if point.n and any(selected(point, side) for leaf in claim.leaves() for side in leaf.sides())]
     verdict = _overall([outcome.verdict for outcome in outcomes])
     scaled = verdict != NOT_RUN and any(point.scaled for point in used)
-    return Verdict(verdict, _reason(list(zip(found, outcomes, strict=True)), used), scaled)
+    places = [{**where, **_own(group, claim)} for group, where in found]
+    return Verdict(verdict, _reason(list(zip(places, outcomes, strict=True)), used), scaled)
+
+
+def _own(group: Sequence[AnyLeaf], claim: Claim) -> Combination:
+    """Return the coordinates in which a check differs from the others of its claim, where each is a comparison of its own.
+
+    Those of left; where left is the same in all of them, those of right, as "against variant".
+    """
+    if len(claim.groups()) == 1:
+        return {}
+    for side, before in ((0, ""), (1, "against ")):
+        parts = [dict(leaf.sides()[side][0]) for leaf in claim.leaves() if len(leaf.sides()) > side]
+        own = group[0].sides()[side][0] if len(group[0].sides()) > side else {}
+        found = {
+            before + name: items[0] for name, items in own.items() if len(items) == 1 and any(part.get(name) != items for part in parts)
+        }
+        if found:
+            return found
+    return {}
 
 
 def _overall(verdicts: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from dd.figures.reported import COLUMNS
 
 Scalar = str | int | float
 # Coordinates that no reported file has, but that papers claim something of.
-SWEPT = ("step", "factor", "lambda1", "lambda2", "form", "alpha", "choice", "class")
+SWEPT = ("step", "factor", "lambda1", "lambda2", "form", "alpha", "choice", "class", "lr", "front", "rear", "zca")
 Measure = Literal["accuracy", "spread_ratio", "loss_variation", "feature_distance", "class_accuracy"]
 
 
@@ -53,11 +53,14 @@ class Leaf(Frozen):
 
 
 class Greater(Leaf):
-    """greater: the largest of left exceeds the largest of right by more than margin; all_greater: each of left, each of right."""
+    """greater: the largest of left exceeds the largest of right by more than margin; all_greater: each of left, each of right.
+
+    A margin below 0 says by how much left may be lower.
+    """
 
     kind: Literal["greater", "all_greater"]
     right: Selector
-    margin: float = Field(default=0.0, ge=0)
+    margin: float = 0.0
 
     def sides(self) -> tuple[Selector, ...]:
         """Return its selectors."""
@@ -82,6 +85,19 @@ class MeanGain(Leaf):
     def sides(self) -> tuple[Selector, ...]:
         """Return its selectors."""
         return (self.left, self.right, *((self.exceeds.left, self.exceeds.right) if self.exceeds else ()))
+
+
+class LargestGain(Leaf):
+    """Of all gains of a cell of left over the cell of right that agrees with it in `pair`, the largest is that of the cell `value`."""
+
+    kind: Literal["largest_gain"]
+    right: Selector
+    pair: Annotated[tuple[Column, ...], Field(min_length=1)]
+    value: Annotated[dict[Column, Scalar], Field(min_length=1)]
+
+    def sides(self) -> tuple[Selector, ...]:
+        """Return its selectors."""
+        return (self.left, self.right)
 
 
 class Increasing(Leaf):
@@ -151,25 +167,45 @@ class Diverges(Leaf):
 
 
 AnyLeaf = Annotated[
-    Greater | MeanGain | Increasing | Uncorrelated | Within | ArgMax | BestDiffers | Limit | Diverges, Field(discriminator="kind")
+    Greater | MeanGain | LargestGain | Increasing | Uncorrelated | Within | ArgMax | BestDiffers | Limit | Diverges,
+    Field(discriminator="kind"),
 ]
 
 
+def _outside(leaves: tuple[AnyLeaf, ...], name: str) -> None:
+    if any(leaf.over for leaf in leaves):
+        raise ValueError(f"over belongs beside {name}, not inside it")
+
+
 class Joint(Frozen):
-    """All of these hold, for each combination of `over`."""
+    """All of these hold, for each combination of `over`: together they are one comparison."""
 
     over: tuple[Column, ...] = ()
     all: tuple[AnyLeaf, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _outside(self) -> Joint:
-        if any(leaf.over for leaf in self.all):
-            raise ValueError("over belongs beside all, not inside it")
+    def _checked(self) -> Joint:
+        _outside(self.all, "all")
+        return self
+
+
+class Each(Frozen):
+    """Each of these holds, for each combination of `over` that it has cells of: every one is a comparison of its own."""
+
+    over: tuple[Column, ...] = ()
+    each: tuple[AnyLeaf, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _checked(self) -> Each:
+        _outside(self.each, "each")
         return self
 
 
 def _form(value: Any) -> str:
-    return "joint" if isinstance(value, Joint) or (isinstance(value, dict) and "all" in value) else "leaf"
+    for name, form in (("all", Joint), ("each", Each)):
+        if isinstance(value, form) or (isinstance(value, dict) and name in value):
+            return name
+    return "leaf"
 
 
 class Claim(Frozen):
@@ -186,11 +222,17 @@ class Claim(Frozen):
     cells: tuple[str, ...] = ()
     measure: Measure = "accuracy"
     note: str = ""
-    check: Annotated[Annotated[AnyLeaf, Tag("leaf")] | Annotated[Joint, Tag("joint")], Discriminator(_form)]
+    check: Annotated[Annotated[AnyLeaf, Tag("leaf")] | Annotated[Joint, Tag("all")] | Annotated[Each, Tag("each")], Discriminator(_form)]
+
+    def groups(self) -> tuple[tuple[AnyLeaf, ...], ...]:
+        """Return the checks that it consists of, those together that must hold together."""
+        if isinstance(self.check, Each):
+            return tuple((leaf,) for leaf in self.check.each)
+        return (self.check.all,) if isinstance(self.check, Joint) else ((self.check,),)
 
     def leaves(self) -> tuple[AnyLeaf, ...]:
         """Return the checks that it consists of."""
-        return self.check.all if isinstance(self.check, Joint) else (self.check,)
+        return tuple(leaf for group in self.groups() for leaf in group)
 
     def artifacts(self) -> tuple[str, ...]:
         """Return the artifacts whose cells it is judged on."""

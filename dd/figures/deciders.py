@@ -9,8 +9,9 @@ from typing import Any
 
 from dd.errors import ConfigError
 from dd.figures import values
-from dd.figures.claims import ArgMax, BestDiffers, Diverges, Greater, Increasing, Limit, MeanGain, Uncorrelated, Within
+from dd.figures.claims import ArgMax, BestDiffers, Diverges, Greater, Increasing, LargestGain, Limit, MeanGain, Uncorrelated, Within
 from dd.figures.results import Point, same, text
+from dd.figures.selection import agrees
 from dd.figures.values import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Value, above, minus, pooled, value
 
 ENOUGH = 5  # points for a rank correlation: with four, even a perfect order has p = 0.083
@@ -18,7 +19,7 @@ ENOUGH = 5  # points for a rank correlation: with four, even a perfect order has
 
 def _differ(one: Value, other: Value, margin: float) -> Outcome:
     verdict, slack = above(minus(one, other), margin)
-    more = f", wanted {margin:g} more" if margin else ""
+    more = f", wanted {margin:g} more" if margin > 0 else f", allowed {-margin:g} less" if margin else ""
     return Outcome(verdict, f"{one} against {other}{more}", slack)
 
 
@@ -39,6 +40,33 @@ def _mean_gain(leaf: MeanGain, left: list[Point], right: list[Point], *more: Any
         verdict, slack = above(minus(gain, other), leaf.margin)
         return Outcome(verdict, f"a gain of {gain} against a gain of {other}", slack)
     return _differ(_mean(left), _mean(right), leaf.margin)
+
+
+def _largest_gain(leaf: LargestGain, left: list[Point], right: list[Point], id_: str) -> Outcome:
+    gains: list[tuple[Point, Value]] = []
+    for point in left:
+        rivals = [one for one in right if all(same(one.at.get(name), point.at.get(name)) for name in leaf.pair)]
+        place = ", ".join(f"{name} {text(point.at.get(name))}" for name in leaf.pair)
+        if len(rivals) > 1:
+            raise ConfigError(f"claim {id_}: {len(rivals)} cells of right have {place}; name the column in which they differ in `pair`")
+        gains += [(point, minus(value(point), value(one))) for one in rivals]
+    best = [gain for point, gain in gains if agrees(point.at, leaf.value)]
+    rest = [(gain, point) for point, gain in gains if not agrees(point.at, leaf.value)]
+    wanted = ", ".join(f"{name} {text(item)}" for name, item in leaf.value.items())
+    if len(best) != 1:
+        if not best:
+            return Outcome(NOT_RUN, f"not run: {wanted}")
+        raise ConfigError(f"claim {id_}: value: {len(best)} cells of left have {wanted}; name the column in which they differ")
+    if not rest:
+        return Outcome(UNDECIDED, f"only {wanted} was run")
+    if len(gains) < len(left):
+        return Outcome(UNDECIDED, f"{len(left) - len(gains)} of {len(left)} cells have nothing to be compared with")
+    steps = []
+    for gain, point in rest:
+        verdict, slack = above(minus(best[0], gain))
+        where = ", ".join(text(point.at.get(name)) for name in leaf.pair if text(point.at.get(name)))
+        steps.append(Outcome(verdict, f"a gain of {best[0]} at {wanted} against {gain} at {where}", slack))
+    return values.together(steps)
 
 
 def _increasing(leaf: Increasing, left: list[Point], id_: str) -> Outcome:
@@ -186,6 +214,6 @@ def _mean(points: Sequence[Point]) -> Value:
 
 
 DECIDERS: dict[type, Callable[..., Outcome]] = {
-    Greater: _greater, MeanGain: _mean_gain, Increasing: _increasing, Uncorrelated: _uncorrelated, Within: _within, ArgMax: _argmax,
-    BestDiffers: _best_differs, Limit: _limit, Diverges: _diverges,
+    Greater: _greater, MeanGain: _mean_gain, LargestGain: _largest_gain, Increasing: _increasing, Uncorrelated: _uncorrelated,
+    Within: _within, ArgMax: _argmax, BestDiffers: _best_differs, Limit: _limit, Diverges: _diverges,
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dd.artifacts import write_json, write_text
 from dd.errors import ConfigError, nearest
-from dd.figures import classes, gains, listings, measures, models, pictures, plots, seconds, sheets, spaces, tables
+from dd.figures import classes, features, gains, heat, listings, measures, models, pictures, plots, seconds, sheets, spaces, tables
 from dd.figures.checks import judge
 from dd.figures.claims import Claim, Listed, load_claims
 from dd.figures.reported import Reported, compare, find, load_gains, load_reported
@@ -29,18 +29,19 @@ OVER_CELLS: dict[str, tuple[Callable[[Drawn], Sheet], Callable[[Drawn], Figure] 
     "tsne": (spaces.tsne_sheet, spaces.tsne),
     "models": (models.models_sheet, models.models),
     "classes": (classes.classes_sheet, classes.heat),
+    "heatmap": (heat.heat_sheet, heat.heatmap),
 }
 LONG: dict[str, Callable[[Drawn], str]] = {
     "models": models.models_csv, "tsne": spaces.tsne_csv, "table": gains.table_csv, "classes": classes.classes_csv,
 }  # fmt: skip  # with more than accuracies of cells in them
-TIMES = {"cost": listings.cost, "seconds": seconds.seconds}  # what was measured with a clock
+TIMES = {"cost": listings.cost, "seconds": seconds.seconds, "features": features.features}  # what was measured with a clock
 OTHERS = ("settings", "design", *TIMES, "absent")
 
 
 def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
     """Write {artifact}.csv, .md, .png, .pdf of every artifact, paper.json (what the report needs), and claims.json.
 
-    Equal inputs give equal bytes, but for tables of cost and of seconds.
+    Equal inputs give equal bytes, but for tables of cost, of seconds and of features.
 
     Args:
         job: what `Plan.drawing` returns: paper, title, scale, spread (all | sets | nets), reported and claims (paths, or None), and

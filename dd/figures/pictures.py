@@ -42,6 +42,9 @@ def table(title: str, sheet: Sheet) -> Figure:
     axis.text(0.1, -0.1, "\n".join(titles), va="top", fontsize=10, fontweight="bold", color=INK, linespacing=1.2)
     if columns:
         _cells(axis, columns, widths, y, heights)
+        for number in sheet.rules:
+            line = -(y + sum(heights[: number + 1]))
+            axis.plot([0.1, 0.1 + sum(widths)], [line, line], color="#CCCCCC", linewidth=0.6)
         y += sum(heights)
     for number, wrapped in enumerate(said):
         axis.text(0.1, -(y + 0.08 + small * number), wrapped, va="top", fontsize=6.8, color=GREY)

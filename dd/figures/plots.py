@@ -60,8 +60,8 @@ def _plain(item: str) -> bool:
     return item.replace(".", "", 1).isdigit()
 
 
-def _ordered(items: Iterable[str]) -> list[str]:
-    """Numbers by size, text in the order of appearance."""
+def ordered(items: Iterable[str]) -> list[str]:
+    """Return different values once: numbers by size, text in the order of appearance."""
     found = list(dict.fromkeys(items))
     try:
         return sorted(found, key=float)
@@ -86,7 +86,7 @@ def _grouped(drawn: Drawn) -> tuple[list[Key], list[Key], list[str], dict[tuple[
         groups[key[0], key[1]][place] = (point, printed)
         labels.setdefault(key[1], label(drawn, point, hue))
     panels, hues = list(dict.fromkeys(p for p, _ in groups)), list(dict.fromkeys(h for _, h in groups))
-    return panels, hues, _ordered(place for series in groups.values() for place in series), groups, labels
+    return panels, hues, ordered(place for series in groups.values() for place in series), groups, labels
 
 
 def _positions(drawn: Drawn, places: list[str]) -> dict[str, float]:

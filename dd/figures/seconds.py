@@ -17,7 +17,7 @@ SAID = (
     "to the last candidate; sets that compete are not counted). Sets share them: they are trained once. One distillation: the mean over "
     "sets."
 )
-MISSING = "not measured"
+MISSING, NOT_HERE = "not measured", "not trained here"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def seconds(artifact: Mapping[str, Any]) -> tuple[Sheet, list[str], list[list[st
         side, times = [text(cell["at"].get(name)) for name in names], _times(cell["run_files"])
         exact = [_number(times.guides, 1), _number(times.distillation, 1), _number(times.ratio, 4)]
         lines.append([*side, *exact, str(times.runs), str(times.missing), times.devices, "; ".join(cell["scaled"]), cell["id"]])
-        shown = [exact[0] or (MISSING if times.runs else "not trained here"), exact[1] or MISSING, _number(times.ratio, 2)]
+        shown = [exact[0] or (MISSING if times.runs else NOT_HERE), exact[1] or MISSING, _number(times.ratio, 2)]
         rows.append([*side, *shown, times.devices + ("†" if cell["scaled"] else "")])
     marked = changes(cell["scaled"] for cell in cells)
     notes = [*([str(artifact["note"])] if artifact.get("note") else []), SAID, *([f"† changed by the scale: {marked}."] if marked else [])]
@@ -61,15 +61,37 @@ def seconds(artifact: Mapping[str, Any]) -> tuple[Sheet, list[str], list[list[st
 
 
 def _times(files: Mapping[str, Any]) -> Times:
-    guides = [(read_json(one["run"]), float(one["share"])) for one in files["guides"] if Path(one["run"]).exists()]
+    guides = trained(files["guides"])
     own = [read_json(path) for path in files["distillation"] if Path(path).exists()]
-    missing = len(files["guides"]) - len(guides)
-    trained = sum(facts["seconds"] * share for facts, share in guides) if guides and not missing else None
     distilled = fmean(facts["seconds"] for facts in own) if own else None
-    return Times(trained, distilled, len(files["guides"]), missing, _devices([*(facts for facts, _ in guides), *own]))
+    return Times(guides.seconds, distilled, guides.runs, guides.missing, devices([*guides.facts, *own]))
 
 
-def _devices(runs: Sequence[Mapping[str, Any]]) -> str:
+@dataclass(frozen=True)
+class Trained:
+    """Seconds of the networks that something needs. seconds: None where a run is missing or there are none; facts: of the runs."""
+
+    seconds: float | None
+    runs: int
+    missing: int
+    facts: tuple[Mapping[str, Any], ...]
+
+    @property
+    def shown(self) -> str:
+        """Return them as a table shows them."""
+        return _number(self.seconds, 1) or (MISSING if self.runs else NOT_HERE)
+
+
+def trained(runs: Sequence[Mapping[str, Any]]) -> Trained:
+    """Return the seconds of jobs of pre-training, of each the share that is needed. runs: `run`, a path, and `share`, of a drawing job."""
+    found = [(read_json(one["run"]), float(one["share"])) for one in runs if Path(one["run"]).exists()]
+    missing = len(runs) - len(found)
+    total = sum(facts["seconds"] * share for facts, share in found) if found and not missing else None
+    return Trained(total, len(runs), missing, tuple(facts for facts, _ in found))
+
+
+def devices(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return what runs ran on, each once."""
     return ", ".join(dict.fromkeys(name for facts in runs if (name := str(facts.get("gpu") or facts.get("device") or ""))))
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dd.figures.claims import Claim
+from dd.figures.claims import AnyLeaf
 from dd.figures.results import Point, same, text
 
 Combination = dict[str, Any]
@@ -37,14 +37,13 @@ def _here(part: Mapping[str, Sequence[Any]], where: Mapping[str, Any]) -> dict[s
     return {name: item for name, item in where.items() if tuple(part.get(name, ())) != NONE}
 
 
-def combinations(claim: Claim, points: Sequence[Point]) -> list[Combination]:
-    """Return each combination of the `over` columns among the cells of left, and the listed ones that have no cell at all.
+def combinations(over: Sequence[str], leaves: Sequence[AnyLeaf], points: Sequence[Point]) -> list[Combination]:
+    """Return each combination of the columns `over` among the cells of left, and the listed ones that have no cell at all.
 
     Cells of left that do not have one of these columns, by their selector, belong to combinations of others and make none.
     """
-    over = claim.check.over
     found: list[Combination] = []
-    every = [one for leaf in claim.leaves() for one in leaf.left]
+    every = [one for leaf in leaves for one in leaf.left]
     lefts = [one for one in every if len(_here(one, dict.fromkeys(over))) == len(over)]
     for point in points:
         if selected(point, lefts):
@@ -73,8 +72,9 @@ def pick(selector: Parts, points: Sequence[Point], where: Combination) -> tuple[
         if not all(name not in one or any(same(item, x) for x in one[name]) for name, item in here.items()):
             continue  # this part of the union is about another combination
         names = [name for name in one if name not in here]
-        for items in itertools.product(*(one[name] for name in names)):
-            part = dict(zip(names, items, strict=True))
+        sure = [name for name in names if NONE[0] not in one[name] or tuple(one[name]) == NONE]  # others need not be there at all
+        for items in itertools.product(*(one[name] for name in sure)):
+            part = dict(zip(sure, items, strict=True))
             if not any(agrees(point.at, part) and selected(point, [one]) for point in chosen):
                 lacking.append(_words(part, [{name: one[name] for name in names}]))
     return [point for point in chosen if point.n], lacking

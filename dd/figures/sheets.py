@@ -16,7 +16,7 @@ WORDS = {
     "extractor_epochs": "pre-training epochs", "extractor_mode": "extractor is", "eval_network": "evaluated on",
     "eval_protocol": "protocol", "distill_network": "distilled with", "source_domain": "pre-trained on",
     "lr_img": "learning rate of images", "n_m": "pre-trained models", "lambda1": "λ1", "lambda2": "λ2",
-    "n_a": "architectures", "alpha": "α", "choice": "chosen on",
+    "n_a": "architectures", "alpha": "α", "choice": "chosen on", "lr": "learning rate", "front": "λ front", "rear": "λ rear",
 }  # fmt: skip
 
 CHOSEN = "chosen"  # the column of what was picked from results
@@ -25,11 +25,12 @@ NUMBERS = ("mean", "std_all", "std_sets", "std_nets", "n", "best_on_test_mean", 
 
 @dataclass
 class Sheet:
-    """A table for people: every entry is text. notes: what must be said below it."""
+    """A table for people: every entry is text. notes: what must be said below it. rules: rows above which a picture of it has a line."""
 
     columns: list[str]
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    rules: list[int] = field(default_factory=list)
 
     def markdown(self, title: str, chosen: Mapping[str, str]) -> str:
         """Return it as a section of Markdown. chosen: what the paper does not state -> our value and why, listed below the notes."""

@@ -10,7 +10,7 @@ from dd.data.registry import DATASETS
 from dd.errors import ConfigError
 from dd.figures import gains
 from dd.figures.reported import compare
-from dd.figures.results import text
+from dd.figures.results import same, text
 from dd.figures.sheets import CHOSEN, Drawn, Sheet, Waiting, has_choices, notes, printed, value, word
 
 Key = tuple[str, ...]
@@ -32,8 +32,9 @@ def pivot(drawn: Drawn) -> Sheet:
 
     Cells that cannot be made yet have "-" and what is printed. With `ratio`, the ratio of stored images to the train split stands in a
     column of its own where `rows` has ipc, else in a row above the rows that it is true of. With `gain`, a row below says how much each
-    cell is above its `baseline`; with `mean_gain`, means of that stand in columns and rows of their own. Where a setting of a cell was
-    picked from results, a column says which value.
+    cell is above its `baseline`; with `mean_gain`, means of that stand in columns and rows of their own. Where `baseline` is a value of
+    `rows`, such as a protocol, each baseline stands above what is measured against it, and "gain" below in the place of that value. Where a
+    setting of a cell was picked from results, a column says which value.
 
     Raises:
         ConfigError: two cells share a row and a column, a ratio or gains are asked for where there are no rows, or both are.
@@ -54,12 +55,15 @@ def pivot(drawn: Drawn) -> Sheet:
             raise ConfigError(f"artifact {name}: two cells stand in row {side}, column {head}; name what differs in rows or columns")
         body[side][head] = entry
         heads[head] = None
+    sides = list(body)
+    body = dict(sorted(body.items(), key=lambda row: _rank(drawn, row[0], sides, down)))
     lines = {(side, ""): {head: entry.text for head, entry in found.items()} for side, found in body.items()}
     named = {head: ", ".join(f"{word(name)} {item}" for name, item in zip(across, head, strict=True) if item) for head in heads}
     titles = {head: title or "accuracy (%)" for head, title in named.items()}
     if compared:
         lines, titles = _with_gains(drawn, lines, titles, down, across)
-    rows = [[*_named(*place), *(found.get(head, "") for head in titles)] for place, found in lines.items()]
+    own = [number for number, name in enumerate(down) if name in _values(drawn)]
+    rows = [[*_named(*place, own), *(found.get(head, "") for head in titles)] for place, found in lines.items()]
     columns = [*map(word, down), *titles.values()]
     said = [*notes(drawn, [*down, *across]), *(gains.said(drawn) if compared else ())]
     if drawn.get("ratio"):
@@ -69,7 +73,7 @@ def pivot(drawn: Drawn) -> Sheet:
             rows = [[*row[: len(down)], _of_row(found), *row[len(down) :]] for row, found in zip(rows, body.values(), strict=True)]
         else:
             rows = list(_with_ratios(rows, body, list(heads), len(down)))
-    return Sheet(columns, rows, said)
+    return Sheet(columns, rows, said, [] if drawn.get("ratio") else _rules(list(lines), own))
 
 
 def _entries(drawn: Drawn) -> Iterator[_Entry]:
@@ -113,9 +117,45 @@ def _with_gains(
     return found, titles | more
 
 
-def _named(side: Key, kind: str) -> list[str]:
-    """Return the first entries of a row; that of a gain says so in the first one."""
-    return [", ".join(part for part in (side[0], kind) if part), *side[1:]] if kind else list(side)
+def _values(drawn: Drawn) -> dict[str, str]:
+    """Return the coordinates of which a baseline has one value and what is measured against it another."""
+    return {name: text(item) for name, item in (drawn.get("baseline") or {}).items() if text(item)}
+
+
+def _rank(drawn: Drawn, side: Key, sides: Sequence[Key], down: Sequence[str]) -> tuple[int, ...]:
+    """Return the place of a row: that of the paper file, or by one coordinate after the other where those of a baseline are values.
+
+    Values stand in the order in which they first appear beside equal values before them; a baseline's coordinates come last, it first.
+    """
+    values = _values(drawn)
+    if not set(values) & set(down):
+        return (sides.index(side),)
+    order = [number for number, name in enumerate(down) if name not in values]
+    order += [number for number, name in enumerate(down) if name in values]
+    ranks, alike = [], list(sides)
+    for number in order:
+        seen = list(dict.fromkeys(one[number] for one in alike))
+        ranks.append(0 if same(side[number], values.get(down[number])) else 1 + seen.index(side[number]))
+        alike = [one for one in alike if one[number] == side[number]]
+    return tuple(ranks)
+
+
+def _rules(places: Sequence[Place], own: Sequence[int]) -> list[int]:
+    """Return the rows above which something else begins than what is measured against the same baseline."""
+    groups = [tuple(item for number, item in enumerate(side) if number not in own) for side, _ in places] if own else []
+    return [number for number in range(1, len(groups)) if groups[number] != groups[number - 1]]
+
+
+def _named(side: Key, kind: str, own: Sequence[int]) -> list[str]:
+    """Return the first entries of a row; that of a gain says so: beside the first one, or instead of a value that a baseline has not.
+
+    own: which entries are of coordinates whose values tell a baseline from what is measured against it.
+    """
+    if not kind:
+        return list(side)
+    if own:
+        return [*side[: own[0]], kind, *side[own[0] + 1 :]]
+    return [", ".join(part for part in (side[0], kind) if part), *side[1:]]
 
 
 def _waiting(one: Waiting) -> _Entry:

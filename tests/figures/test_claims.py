@@ -10,6 +10,7 @@ from dd.figures.checks import judge
 from dd.figures.claims import Claim, load_claims
 from dd.figures.reported import as_points, load_reported
 from dd.figures.results import Point
+from dd.figures.selection import combinations
 from dd.figures.values import Value, above, rank_correlation
 from dd.plan import Plan
 from dd.plan.papers import Settings
@@ -277,7 +278,7 @@ def test_every_claim_of_extractors_is_there_and_can_be_run():
         assert artifact.name in paper["artifacts"] or artifact.absent
 
 
-@pytest.mark.parametrize(("paper", "count"), [("dsdm", 15), ("clom", 18)])
+@pytest.mark.parametrize(("paper", "count"), [("dsdm", 15), ("clom", 18), ("elf", 27)])
 def test_every_claim_can_be_run_over_the_points_of_its_paper(paper, count):
     """At scale paper no selector of a claim misses its cells: a misspelt method would silently never be run."""
     job = Plan(parse(Settings, {"scale": "paper", "papers": [paper]}, "test"), Path("workflow")).drawing(paper)
@@ -291,6 +292,9 @@ def test_every_claim_can_be_run_over_the_points_of_its_paper(paper, count):
     for one in claims:
         found = judge(one, cells)
         assert found.verdict != "not run" and "not run" not in found.reason, (one.id, found.reason)
+        own = [point for name, point in cells if name in one.artifacts()]
+        for group in one.groups() if one.measure == "accuracy" else ():
+            assert combinations(one.check.over, group, own), (one.id, group)
     for artifact in listed:
         assert artifact.name in [other["name"] for other in job["artifacts"]] or artifact.absent
 

@@ -71,6 +71,9 @@ def everything(bench, scaled=()):
         {"name": "models", "title": "Models", "kind": "models", "cells": under, "label": "{method}, {ipc}"},
         {"name": "classes", "title": "Classes", "kind": "classes", "cells": cells, "rows": ["method"], "panel": ["ipc"]},
         {"name": "seconds", "title": "Seconds", "kind": "seconds", "cells": [{**cells[0], "config": {"guidance": {"kind": "clom"}}}, cells[1]]},
+        {"name": "features", "title": "Features", "kind": "features", "cells": [
+            {**cells[0], "config": {"protocol": {"features": {"network": "convnet3_in", "epochs": 1}}}}, cells[1]]},
+        {"name": "heat", "title": "Heat", "kind": "heatmap", "cells": cells, "x": "ipc", "rows": ["method"]},
         {"name": "cost", "title": "Cost", "kind": "cost", "cells": [], "runs": runs},
         {"name": "gone", "title": "Gone", "kind": "absent", "cells": [], "absent": "the code is lost"},
     ]
