@@ -52,7 +52,8 @@ class Lessons:
 
     Attributes:
         features: (n, ...) float32, on the device; in memory for the whole of the evaluation.
-        detail: what is noted beside every score: `feature_bytes`, what storing the features takes.
+        detail: what is noted beside every score: `feature_bytes`, what storing the features takes; `features_diverged`, where and how,
+            if the feature network did, which is then why students do.
 
     Raises:
         ArtifactError: the checkpoint is damaged, or not that of the protocol's feature network on this dataset.
@@ -60,10 +61,13 @@ class Lessons:
 
     def __init__(self, protocol: Elf, file: Path, facts: Mapping[str, Any], fetch: Fetch, n: int, device: str) -> None:
         self.protocol = protocol
-        net = _network(protocol, file, facts).to(device)
+        net, diverged = _network(protocol, file, facts)
+        net.to(device)
         stage = _feature_stage(protocol, _shapes(net, (facts["channels"], *facts["size"])))
         self.features = features(net, fetch, n, stage, device)
-        self.detail = {"feature_bytes": self.features.numel() * self.features.element_size()}
+        self.detail: dict[str, Any] = {"feature_bytes": self.features.numel() * self.features.element_size()}
+        if diverged is not None:
+            self.detail["features_diverged"] = diverged
 
     def loss(self, name: str, net: nn.Module, shape: tuple[int, int, int]) -> Loss:
         """Return the loss of a student, a network called `name` for (c, h, w) images.
@@ -129,13 +133,16 @@ def split(name: str, shapes: Sequence[Shape], wanted: Shape, protocol: Elf) -> i
         return fits[-1]
     if stage in fits:
         return int(stage)  # type: ignore[arg-type]  # not None: it is in the list
-    own = f"those of {protocol.features.network} are {_text(wanted)}"
-    there = "has no such stage" if stage is None or stage >= len(shapes) else f"gives {_text(shapes[stage])}"
-    what = f"protocol elf: stage: value {stage}: {name} {there}" if stage is not None else f"protocol elf: {name}"
+    own = f"features of {protocol.features.network} are {_text(wanted)}"
+    what = f"protocol elf: {name}: {own}"
+    if stage is not None:
+        there = f"gives {_text(shapes[stage])}" if stage < len(shapes) else "is not there"
+        which = f"stage: value {stage}: that stage" if protocol.stage is not None else f"the published stage {stage}"
+        what = f"protocol elf: {which} of {name} {there}, {own}"
     if fits:
-        raise ConfigError(f"{what}, {own}; stages of {name} that fit: {', '.join(map(str, fits))}")
+        raise ConfigError(f"{what}; stages of {name} that fit: {', '.join(map(str, fits))}")
     every = ", ".join(f"{number} {_text(shape)}" for number, shape in enumerate(shapes))
-    raise ConfigError(f"{what}, {own}; no stage of {name} fits: {every}. Give features.network as many channels as one of them")
+    raise ConfigError(f"{what}; no stage of {name} fits: {every}. Give features.network as many channels as one of them")
 
 
 def check(protocol: Elf, network: str, shape: tuple[int, int, int], classes: int) -> None:
@@ -158,7 +165,8 @@ def _feature_stage(protocol: Elf, shapes: Sequence[Shape]) -> int:
     return stage
 
 
-def _network(protocol: Elf, file: Path, facts: Mapping[str, Any]) -> nn.Module:
+def _network(protocol: Elf, file: Path, facts: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    """Return the feature network, and what its file says of how it diverged, if it did."""
     meta = read_meta(file)
     config = meta.get("config", {})
     one = protocol.features
@@ -167,7 +175,7 @@ def _network(protocol: Elf, file: Path, facts: Mapping[str, Any]) -> nn.Module:
     for key, value in wanted.items():
         if found[key] != value:
             raise ArtifactError(f"{file}: {key}: is {found[key]!r}, the protocol's features are of {value!r}")
-    return load_network(file)
+    return load_network(file), meta.get("diverged")
 
 
 def _shapes(net: nn.Module, shape: tuple[int, int, int]) -> list[Shape]:

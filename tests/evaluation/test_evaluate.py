@@ -40,13 +40,14 @@ def settings(name="dc", **fields):
     return parse(evaluation.config_of(name), fields, "test")
 
 
-def score(distilled, digits_dir, protocol, nets=(0,), name="dc", set_=0, network=NET):
-    return evaluate(distilled, network, name, protocol, digits_dir, set_, nets)
+def score(distilled, digits_dir, protocol, nets=(0,), name="dc", set_=0, network=NET, needs=()):
+    return evaluate(distilled, network, name, protocol, digits_dir, set_, nets, needs=needs)
 
 
 @pytest.mark.parametrize("name", evaluation.names())
-def test_ten_random_images_a_class_teach_something(name, digits, digits_dir):
-    made = score(random_set(digits, 10), digits_dir, settings(name, epochs=60, lr=0.05), name=name)
+def test_ten_random_images_a_class_teach_something(name, digits, digits_dir, narrow, supply):
+    protocol = settings(name, epochs=60, lr=0.05, **narrow(name))
+    made = score(random_set(digits, 10), digits_dir, protocol, name=name, needs=supply(protocol))
     assert made[0].accuracy_last > 0.4
     assert made[0].status == "ok"
     assert (made[0].network, made[0].protocol, made[0].set, made[0].net) == (NET, name, 0, 0)
