@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+WORKERS ?= 2
+# A worker has a core and takes whole files, so that what a file's tests share is made once; tests/conftest.py says which come first.
+PYTEST := OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast lint clean
 
@@ -11,10 +14,10 @@ demo: $(INSTALLED)
 	@echo "The report: results/report.html"
 
 test: $(INSTALLED)
-	$(RUN) pytest
+	$(RUN) $(PYTEST)
 
 test-fast: $(INSTALLED)
-	$(RUN) pytest -m "not slow and not workflow"
+	$(RUN) $(PYTEST) -m "not slow and not workflow"
 
 lint: $(INSTALLED)
 	$(RUN) ruff check . && $(RUN) mypy

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,6 +46,7 @@ def module_of(name: str) -> str:
     return f"dd.recipes.{name}"
 
 
+@cache
 def load(name: str) -> ModuleType:
     """Import a method's file.
 

@@ -311,7 +311,7 @@ def test_dm_beats_random_selection(digits_dir, tmp_path):
     protocol = config_of("dc_short")(epochs=60)
     means = {}
     for method in ("dm", "random"):
-        fields = {"iterations": 150, "batch_real": 64, "steps": [], "extractor": {"network": "convnet3_in_w16"}} if method == "dm" else {}
+        fields = {"iterations": 60, "batch_real": 32, "steps": [], "extractor": {"network": "convnet3_in_w16"}} if method == "dm" else {}
         means[method] = []
         for seed in range(6):
             out = tmp_path / method / str(seed)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from plans import whole
 
 from dd import recipes
 from dd.config import Frozen, added, digest, hashed, load_yaml, parse
@@ -18,10 +19,6 @@ from dd.plan.papers import Settings, load_settings, paper_names
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / "workflow"
 SCALES = sorted(path.stem for path in (WORKFLOW / "scales").glob("*.yaml"))
-
-
-def plan(scale="demo", papers=("extractors",), folder=WORKFLOW, **more):
-    return Plan(parse(Settings, {"scale": scale, "papers": list(papers), **more}, "config.yaml"), folder)
 
 
 @pytest.fixture
@@ -46,8 +43,7 @@ def spoil(folder, file, old, new):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("paper", paper_names(WORKFLOW))
 def test_every_paper_plans_at_every_scale(paper, scale):
-    made = plan(scale, [paper])
-    jobs = made.of([paper])
+    jobs = whole(scale).of([paper])
     assert jobs[-1].stage == "artifact"
     makers = {path for job in jobs for path in job.outputs}
     for job in jobs:
@@ -58,7 +54,7 @@ def test_every_paper_plans_at_every_scale(paper, scale):
 
 @pytest.mark.parametrize(("paper", "most", "seconds"), [("extractors", 40, 120), ("dsdm", 35, 110), ("clom", 35, 120)])
 def test_the_demo_holds_its_budget(paper, most, seconds):
-    jobs = plan(papers=[paper]).of([paper])
+    jobs = whole("demo").of([paper])
     assert len(jobs) + 1 <= most  # and the report
     assert total(jobs, 25e9) / 2 <= seconds  # on two cores, at the rate of the machine this was written on
 
@@ -86,7 +82,7 @@ def test_every_reported_row_is_a_point_or_accounted_for():
     reported = WORKFLOW / "reported" / "extractors.csv"
     rows = list(csv.DictReader(reported.open()))
     assert rows
-    cells = plan("paper").cells["extractors"]
+    cells = whole().cells["extractors"]
     skipped = {"paper", "artifact", "metric", "mean", "std", "source", "certainty", "note"}
     for row in rows:
         key = {name: value for name, value in row.items() if value and name not in skipped}
@@ -101,7 +97,7 @@ def test_every_artifact_of_the_claims_is_planned():
 
 
 def test_the_papers_axes_are_all_there_at_paper_scale():
-    cells = plan("paper").cells["extractors"]
+    cells = whole().cells["extractors"]
     epochs = lambda name: {cell.point.at["extractor_epochs"] for cell in cells[name]}  # noqa: E731
     assert len(cells["fig3"]) == 2 * 16
     assert len(cells["fig4"]) == 2 * 24
@@ -112,7 +108,7 @@ def test_the_papers_axes_are_all_there_at_paper_scale():
 
 
 def test_scaled_cells_say_what_changed():
-    cell = plan("demo").cells["extractors"]["fig3"][0]
+    cell = whole("demo").cells["extractors"]["fig3"][0]
     assert "dataset digits" in cell.point.scaled
     assert "iterations 60" in cell.point.scaled
     assert cell.point.at["dataset"] == "cifar10"
@@ -120,7 +116,7 @@ def test_scaled_cells_say_what_changed():
 
 
 def test_pretraining_is_a_chain_that_a_later_epoch_only_lengthens():
-    blocks = {(job.facts["network"], job.facts["epoch"], job.facts["seeds"]): job for job in plan("paper").stage("pretrain")}
+    blocks = {(job.facts["network"], job.facts["epoch"], job.facts["seeds"]): job for job in whole().stage("pretrain")}
     job = blocks["vit", 10, (0,)]
     assert job.facts["previous_epoch"] == 5
     assert job.facts["previous"][0].endswith("epoch5/seed0.safetensors")
@@ -132,7 +128,8 @@ def test_pretraining_is_a_chain_that_a_later_epoch_only_lengthens():
 
 
 def test_more_sets_and_networks_only_add_jobs():
-    few, many = plan("paper"), plan("paper", nets=10)
+    few = whole()
+    many = Plan(parse(Settings, {"scale": "paper", "papers": ["extractors"], "nets": 10}, "config.yaml"), WORKFLOW)
     paths = lambda made: {path for job in made.of(["extractors"]) for path in job.outputs}  # noqa: E731
     assert paths(few) < paths(many)
     assert {job.text for job in few.stage("distill")} == {job.text for job in many.stage("distill")}
@@ -168,7 +165,7 @@ def test_whole_numbers_and_their_floats_are_one_value():
 
 
 def test_ids_know_no_seed():
-    assert not re.search(r'"seed"', "".join(job.text for job in plan("paper").jobs.values()))
+    assert not re.search(r'"seed"', "".join(job.text for job in whole().jobs.values()))
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -189,7 +186,7 @@ MISTAKES = [
     ("papers/extractors.yaml", "      extractor_mode: [dynamic]", "      extractor_mod: [dynamic]", ["fig3", "'extractor_mod'", "'extractor_mode'"]),
     ("papers/extractors.yaml", "extractor_mode: [dynamic]", "extractor_mode: [dynamik]", ["mode", "'dynamik'", "'fixed'"]),
     ("papers/extractors.yaml", "dataset: cifar10,", "dataset: cifar11,", ["'cifar11'", "'cifar10'"]),
-    ("papers/extractors.yaml", "{baseline: dc}", "{baseline: dcc}", ["'dcc'", "allowed: clom_validate, dc, dc_short, idc"]),
+    ("papers/extractors.yaml", "{baseline: dc}", "{baseline: dcc}", ["'dcc'", "allowed: clom_validate, dc, dc_short, elf, idc"]),
     ("papers/extractors.yaml", "when: {supply: literal}", "when: {supply: literally}", ["dynamic_supply", "literally", "matches no point"]),
     ("papers/extractors.yaml", "ipc: [10, 50]", "ipc: [10, 5001]", ["ipc", "5001", "1 to 5000"]),
     ("papers/extractors.yaml", "kind: bars\n", "kind: bars\n    exclude: [{ipc: 11}]\n", ["exclude", "11", "matches no point"]),
@@ -202,7 +199,7 @@ MISTAKES = [
 def test_mistakes_are_named(folder, file, old, new, words):
     spoil(folder, file, old, new)
     with pytest.raises(ConfigError) as error:
-        plan("paper", folder=folder)
+        Plan(parse(Settings, {"scale": "paper", "papers": ["extractors"]}, "config.yaml"), folder, only=["extractors"])
     for word in words:
         assert word in str(error.value), str(error.value)
 
@@ -210,7 +207,7 @@ def test_mistakes_are_named(folder, file, old, new, words):
 def test_a_keep_that_matches_nothing_is_an_error(folder):
     spoil(folder, "scales/demo.yaml", "{ipc: [10], extractor_epochs: [0, 1]}", "{ipc: [11]}")
     with pytest.raises(ConfigError, match=r"keep for extractors\.fig3.*matches none"):
-        plan("demo", folder=folder)
+        Plan(parse(Settings, {"scale": "demo", "papers": ["extractors"]}, "config.yaml"), folder, only=["extractors"])
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import csv
 from pathlib import Path
 
 import pytest
+from plans import whole
 
-from dd.config import load_yaml, parse
+from dd.config import load_yaml
 from dd.figures.reported import COLUMNS as COORDINATES
 from dd.figures.reported import SIGNS, find, load_reported
 from dd.figures.results import same
-from dd.plan import Plan
-from dd.plan.papers import Settings, paper_names
+from dd.plan.papers import paper_names
 
 WORKFLOW = Path("workflow")
 PAPERS = [name for name in paper_names(WORKFLOW) if (WORKFLOW / "reported" / f"{name}.csv").exists()]
@@ -26,7 +26,7 @@ def test_every_printed_accuracy_has_a_cell_or_a_reason(paper):
     path = WORKFLOW / "reported" / f"{paper}.csv"
     with open(path, encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] in SIGNS and not row["certainty"].startswith("derived")]
-    job = Plan(parse(Settings, {"scale": "paper", "papers": [paper]}, "test"), WORKFLOW).drawing(paper)
+    job = whole().drawing(paper)
     known = load_reported(path, {row["artifact"] for row in rows})
     found = set()
     for artifact in job["artifacts"]:

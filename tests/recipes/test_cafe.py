@@ -256,7 +256,7 @@ def test_it_beats_random_selection(method, digits_dir, tmp_path):
 
     network = "convnet3_in_w16"
     fields = {
-        "iterations": 60,
+        "iterations": 20,
         "networks": 2000,
         "batch_real": 32,
         "extractor": {"network": network, "probe": 4, "window": 3, "inner_max": 4},

@@ -2,10 +2,10 @@
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from plans import whole
 
 from dd import evaluation, networks, recipes
 from dd.artifacts import save_tensors, write_json
@@ -16,14 +16,10 @@ from dd.data.registry import DATASETS
 from dd.distill import distill
 from dd.evaluation.io import read_distilled
 from dd.evaluation.run import evaluate
-from dd.plan import Plan
-from dd.plan.papers import Settings, paper_names
 from dd.teachers import TEACHERS
 from dd.train.config import ExpertConfig, PretrainConfig
 from dd.train.experts import experts
 from dd.train.pretrain import pretrain
-
-WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 
 
 def kinds(value, name=""):
@@ -43,15 +39,21 @@ def guides(config):
     return (guidance["kind"], guidance["source"] or "own", *guidance["networks"]) if guidance else ()
 
 
+def lessons(config):
+    """Yield what decides the wiring of a protocol that looks through a network, if it does."""
+    protocol = config["protocol"]
+    if "features" in protocol:
+        yield from (protocol["features"]["network"], protocol["distance"], *(bool(protocol[key]) for key in ("task", "front", "rear")))
+
+
 def wirings():
     """Return one configuration for every distinct wiring among all points at scale paper."""
-    plan = Plan(parse(Settings, {"scale": "paper", "papers": []}, "test"), WORKFLOW)
     found = {}
-    for paper in paper_names(WORKFLOW):
-        for cells in plan.cells[paper].values():
+    for artifacts in whole().cells.values():
+        for cells in artifacts.values():
             for cell in cells:
                 config = copy.deepcopy(cell.point.config)
-                key = (config["method"], config["dataset"], config["network"], config["protocol"]["name"], *kinds(config["recipe"]), *guides(config))
+                key = (config["method"], config["dataset"], config["network"], config["protocol"]["name"], *kinds(config["recipe"]), *guides(config), *lessons(config))
                 found.setdefault(" ".join(map(str, key)), config)
     return found
 
@@ -80,7 +82,7 @@ def tiny(tmp_path_factory):
                 "lineages": {"dc": stats, "idc": stats}, "flip": spec.flip,
                 "counts": {"train": [4, 4], "test": [2, 2]}, "smallest_class": 4, **({"range": [-7.0, None], "augment": False} if spec.layout == "speech" else {})})  # fmt: skip
             side = spec.channels * spec.size[0] * spec.size[1]
-            if name == "cifar10":  # what whitening does is tested elsewhere
+            if name in ("cifar10", "cifar100"):  # what whitening does is tested elsewhere
                 save_tensors(folder / "zca.safetensors", {"mean": torch.zeros(side), "transform": torch.eye(side), "inverse": torch.eye(side)},
                              {"dataset": name, "fingerprint": "f", "eps": EPS})  # fmt: skip
             made[name] = folder
@@ -115,7 +117,8 @@ def supply(need, dataset, folder):
         about = {**need.config, "training": {**need.config["training"], "batch": 8}}
         experts(parse(ExpertConfig, {"dataset": {"name": need.dataset}, "lineage": need.lineage, **about}, "experts"), dataset, [0], [file])
     else:
-        pretrain(PretrainConfig(dataset=Dataset(name=need.dataset), network=need.network, lineage=need.lineage), dataset, 0, [0], [file])
+        about = {"dataset": {"name": need.dataset}, "network": need.network, "training": need.config, "lineage": need.lineage}
+        pretrain(parse(PretrainConfig, about, "pretrain"), dataset, 0, [0], [file])
     return file
 
 
@@ -145,7 +148,7 @@ def set_of(tiny, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", WIRINGS, ids=[" ".join(name.split()[:4]) for name in WIRINGS])
-def test_one_step_of_every_wiring(name, tiny, set_of):
+def test_one_step_of_every_wiring(name, tiny, set_of, tmp_path):
     config = WIRINGS[name]
     dataset, (out, images) = tiny(config["dataset"]), set_of(config)
     distilled = read_distilled(out / "distilled.safetensors", dataset)
@@ -157,6 +160,11 @@ def test_one_step_of_every_wiring(name, tiny, set_of):
     protocol = config["protocol"]["name"]
     settings = json.loads(json.dumps({key: value for key, value in config["protocol"].items() if key != "name"}))
     settings |= {"epochs": 1, "extra_passes": 0}
-    (score,) = evaluate(distilled, config["network"], protocol, parse(evaluation.config_of(protocol), settings, name), dataset, 0, [0])
+    if "features" in settings:
+        settings["features"]["epochs"] = 0
+    rules, recipe = parse(evaluation.config_of(protocol), settings, name), recipes.load(config["method"])
+    lineage = recipes.lineage_of(recipe, parse(recipe.Config, config["recipe"], name))
+    files = [[supply(need, dataset, tmp_path)] for need in rules.needs(config["dataset"], lineage, "train")]
+    (score,) = evaluate(distilled, config["network"], protocol, rules, dataset, 0, [0], needs=files)
     assert 0 <= score.accuracy_last <= 1
     assert len(score.per_class) == 2

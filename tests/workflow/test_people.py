@@ -20,10 +20,9 @@ def test_plan_tells_what_is_there_and_what_is_new(finished, project):
     assert rows["pretrain"] == ["2", "0"]  # epochs 1 and 2 of herding's network
 
 
-def test_check_finds_nothing_wrong_with_the_project_itself(project):
-    (project.root / "workflow/papers/mini.yaml").unlink()
-    project.config("scale: demo\npapers: [extractors]\n")
-    done = project.dd("check")
+def test_check_finds_nothing_wrong_with_the_project_itself(checkout):
+    checkout.config("scale: demo\npapers: [extractors]\n")
+    done = checkout.dd("check")
     assert done.returncode == 0, done.stderr
     assert "no mistakes" in done.stdout
 

@@ -30,15 +30,18 @@ def test_touching_every_file_reruns_nothing(finished):
     assert finished.planned() == {}
 
 
-@pytest.mark.parametrize("file", ["dd/recipes/dm.py", "dd/distill.py", "dd/networks/convnet.py", "dd/figures/paper.py"])
-def test_a_comment_and_a_docstring_rerun_nothing(finished, file):
-    path = finished.root / file
-    before = path.read_text()
-    path.write_text(before.replace('"""', '"""Changed words. ', 1) + "\n# a comment\n")
+def test_comments_and_docstrings_rerun_nothing(finished):
+    before = {}
+    for file in ("dd/recipes/dm.py", "dd/distill.py", "dd/networks/convnet.py", "dd/figures/paper.py"):
+        path = finished.root / file
+        before[path] = path.read_text()
+        changed = before[path].replace('"""', '"""Changed words. ', 1) + "\n# a comment\n"
+        path.write_text(changed)
     try:
         assert finished.planned() == {}
     finally:
-        path.write_text(before)
+        for path, text in before.items():
+            path.write_text(text)
 
 
 def test_an_edit_in_one_recipe_reruns_its_jobs_and_what_hangs_on_them(finished):
@@ -71,13 +74,16 @@ def test_more_networks_compute_only_what_is_new(finished):
 
 
 def test_a_killed_pipeline_ends_with_the_same_bytes(finished, project):
-    """SIGKILL to the whole process group at three moments, then a run to the end."""
-    for seconds in (6, 9, 12):
+    """SIGKILL to the whole process group at three moments: a job has begun, the first set is there, the first scores are there."""
+    for moment in ("logs/pretrain/**/*.log", "results/distilled/**/distilled.safetensors", "results/scores/**/set*.json"):
         run = subprocess.Popen(["snakemake"], cwd=project.root, env=project.env, start_new_session=True,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        time.sleep(seconds)
+        end = time.monotonic() + 280
+        while not list(project.root.glob(moment)) and run.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
         os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+        assert run.wait() == -signal.SIGKILL, "it ended before it could be killed"
+        assert list(project.root.glob(moment)), f"no {moment} came"
         assert project.snakemake("--unlock").returncode == 0
     done = project.snakemake()
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
