@@ -53,7 +53,7 @@ class Lessons:
     Attributes:
         features: (n, ...) float32, on the device; in memory for the whole of the evaluation.
         detail: what is noted beside every score: `feature_bytes`, what storing the features takes; `features_diverged`, where and how,
-            if the feature network did, which is then why students do.
+            if the feature network did.
 
     Raises:
         ArtifactError: the checkpoint is damaged, or not that of the protocol's feature network on this dataset.
@@ -140,9 +140,9 @@ def split(name: str, shapes: Sequence[Shape], wanted: Shape, protocol: Elf) -> i
         which = f"stage: value {stage}: that stage" if protocol.stage is not None else f"the published stage {stage}"
         what = f"protocol elf: {which} of {name} {there}, {own}"
     if fits:
-        raise ConfigError(f"{what}; stages of {name} that fit: {', '.join(map(str, fits))}")
+        raise ConfigError(f"{what}; stages of {name} that fit: {', '.join(map(str, fits))}; set stage to one of them")
     every = ", ".join(f"{number} {_text(shape)}" for number, shape in enumerate(shapes))
-    raise ConfigError(f"{what}; no stage of {name} fits: {every}. Give features.network as many channels as one of them")
+    raise ConfigError(f"{what}; no stage of {name} fits: {every}. Take a features.network whose last block has one of these shapes")
 
 
 def check(protocol: Elf, network: str, shape: tuple[int, int, int], classes: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dd.errors import ConfigError
-from dd.figures.results import same, text
+from dd.figures.results import text
 from dd.figures.selection import agrees
 from dd.figures.sheets import Drawn, word
 
@@ -20,9 +20,7 @@ def is_baseline(drawn: Drawn, at: Mapping[str, Any]) -> bool:
 def baseline_of(drawn: Drawn, at: Mapping[str, Any]) -> int | None:
     """Return which cell is the baseline of another: the one all of whose coordinates that one has too; None without one.
 
-    Coordinates that `baseline` names are left out of this comparison: cells may have other values there than their baseline. Where it names
-    several, such as a protocol and a learning rate, a cell that adds no coordinate to such a baseline and shares one of these values is
-    only that baseline once more, at another learning rate: it is measured against none.
+    Coordinates that `baseline` names are left out of this comparison: cells may have other values there than their baseline.
 
     Raises:
         ConfigError: several cells are.
@@ -31,7 +29,7 @@ def baseline_of(drawn: Drawn, at: Mapping[str, Any]) -> int | None:
     found = [
         number
         for number, point in enumerate(drawn.points)
-        if is_baseline(drawn, point.at) and agrees(at, _known(point.at, wanted)) and not _again(at, point.at, wanted)
+        if is_baseline(drawn, point.at) and agrees(at, _known(point.at, wanted))
     ]
     if len(found) > 1:
         where = ", ".join(f"{name} {text(item)}" for name, item in at.items() if text(item))
@@ -47,9 +45,3 @@ def baseline_words(drawn: Drawn) -> str:
 
 def _known(at: Mapping[str, Any], without: Mapping[str, Any]) -> dict[str, Any]:
     return {name: item for name, item in at.items() if text(item) and name not in without}
-
-
-def _again(at: Mapping[str, Any], base: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Tell whether coordinates are a baseline's own but for the value of one of several that `baseline` names."""
-    shared = any(same(at.get(name), item) for name, item in wanted.items())
-    return len(wanted) > 1 and shared and not set(_known(at, wanted)) - set(_known(base, wanted))

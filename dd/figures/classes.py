@@ -13,7 +13,7 @@ from dd.data.registry import DATASETS
 from dd.errors import ArtifactError, ConfigError
 from dd.figures.results import Point, facts_of, scores_of, text
 from dd.figures.sheets import Drawn, Sheet, all_columns, mark, notes, to_csv, varying, word
-from dd.figures.style import COLOURS, GREY, INK, figure, heading
+from dd.figures.style import GREY, INK, dark, figure, heading, shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,15 +134,13 @@ def _panels(drawn: Drawn) -> dict[Key, dict[str, tuple[Point, ByClass | None]]]:
 
 def _panel(axis: Axes, rows: Mapping[str, tuple[Point, ByClass | None]], limits: tuple[float, float], classes: int, last: bool) -> None:
     import numpy as np
-    from matplotlib.colors import LinearSegmentedColormap
 
     grid = np.full((len(rows), classes), np.nan)
     for number, (_, found) in enumerate(rows.values()):
         if found:
             grid[number, : len(found.names)] = [mean if (mean := found.mean(c)) is not None else np.nan for c in range(len(found.names))]
-    colours = LinearSegmentedColormap.from_list("blue", ["#FFFFFF", COLOURS[0]])
     low, high = limits
-    axis.imshow(grid, aspect="auto", cmap=colours, vmin=low, vmax=high if high > low else low + 1)
+    axis.imshow(grid, aspect="auto", cmap=shades(), vmin=low, vmax=high if high > low else low + 1)
     axis.set_facecolor("#EFEFEF")  # shows where there is no number
     axis.grid(False)
     axis.set_yticks(range(len(rows)), [name + ("†" if point.scaled else "") for name, (point, _) in rows.items()])
@@ -161,9 +159,8 @@ def _number(axis: Axes, grid: Any, row: int, column: int, limits: tuple[float, f
     if not math.isfinite(mean):
         axis.text(column, row, "–", ha="center", va="center", color=GREY)
         return
-    dark = mean > limits[0] + 0.6 * (limits[1] - limits[0])
     best = mean == max(one for one in others if math.isfinite(one))
-    axis.text(column, row, f"{mean:.1f}", ha="center", va="center", fontsize=8, color="white" if dark else INK,
+    axis.text(column, row, f"{mean:.1f}", ha="center", va="center", fontsize=8, color="white" if dark(mean, limits) else INK,
               fontweight="bold" if best else "normal")  # fmt: skip
 
 

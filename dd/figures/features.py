@@ -13,9 +13,9 @@ from dd.figures.seconds import MISSING, Trained, devices, trained
 from dd.figures.sheets import Drawn, Sheet, changes, varying, word
 
 SAID = (
-    "One row an evaluation with features. Baseline: the same set and network, trained without features at the same rate. Features are "
-    "stored as float32; beside them, how many times the bytes of the set's own images in float32 that is. Seconds: of training the feature "
-    "network up to the epoch that is used; all sets and networks share it."
+    "One row an evaluation with features. Baseline: the same set and network, trained without features at the same rate. Features: what "
+    "storing them as float32 would take, and how many times the bytes of the set's own images in float32 that is. Seconds: of training the "
+    "feature network up to the epoch that is used; all sets and networks share it."
 )
 HEADER = (
     "accuracy", "n", "baseline_accuracy", "gain", "feature_network", "feature_epochs", "feature_bytes", "set_bytes", "ratio",

@@ -13,11 +13,10 @@ from dd.figures.plots import ordered
 from dd.figures.reported import compare
 from dd.figures.results import Point, text
 from dd.figures.sheets import Drawn, Sheet, has_choices, mark, notes, printed, value, word
-from dd.figures.style import COLOURS, GREY, INK, RED, figure, heading
+from dd.figures.style import GREY, INK, RED, dark, figure, heading, shades
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 Key = tuple[str, ...]
@@ -128,7 +127,7 @@ def _panel(drawn: Drawn, axis: Axes, panel: Panel, xs: Sequence[str], ys: Sequen
     for (x, y), number in panel.items():
         mean = drawn.points[number].mean
         grid[ys.index(y), xs.index(x)] = np.nan if mean is None else mean
-    axis.imshow(grid, aspect="auto", cmap=_colours(), vmin=limits[0], vmax=limits[1], origin="lower")
+    axis.imshow(grid, aspect="auto", cmap=shades(), vmin=limits[0], vmax=limits[1], origin="lower")
     axis.set_facecolor("#EFEFEF")  # shows where there is no number
     axis.grid(False)
     for side in axis.spines.values():
@@ -152,7 +151,7 @@ def _number(
     if point is None or point.mean is None:
         axis.text(x, y, "not run" if point else "no cell", fontsize=7, color=GREY, **middle)
         return
-    colour = "white" if _dark(point.mean, limits) else INK
+    colour = "white" if dark(point.mean, limits) else INK
     std = point.spread(spread)
     marks = ("†" if point.scaled else "") + ("✕" if point.diverged else "")
     weight = "bold" if point.mean == best else "normal"
@@ -167,14 +166,4 @@ def _mark(axis: Axes, mean: float, limits: tuple[float, float]) -> None:
     look: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "center", "fontsize": 6.5}
     axis.axhline(mean, color=RED, linewidth=2.2)
     axis.annotate(f"baseline {mean:.1f}", (0.5, mean), xytext=(0, -4 if top else 4), va="top" if top else "bottom",
-                  color="white" if _dark(mean, limits) else RED, rotation=90, **look)  # fmt: skip
-
-
-def _colours() -> Colormap:
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("blue", ["#FFFFFF", COLOURS[0]])
-
-
-def _dark(mean: float, limits: tuple[float, float]) -> bool:
-    return mean > limits[0] + 0.6 * (limits[1] - limits[0])
+                  color="white" if dark(mean, limits) else RED, rotation=90, **look)  # fmt: skip

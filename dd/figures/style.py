@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dd.artifacts import atomic
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours (told apart by colour-blind readers), darker yellow for white paper.
@@ -100,3 +101,15 @@ def heading(made: Figure, title: str, note: str = "", legend: Mapping[str, Any] 
         anchor = (0.02 / width, 1 - (0.1 + 0.19 * len(titles)) / total)
         place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": anchor, "borderaxespad": 0}
         made.legend(legend.values(), legend.keys(), ncols=columns, labelspacing=0.35, **place)
+
+
+def shades() -> Colormap:
+    """Return the colours of a grid of numbers: from white, the smallest, to blue."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("blue", ["#FFFFFF", COLOURS[0]])
+
+
+def dark(value: float, limits: tuple[float, float]) -> bool:
+    """Tell whether a number's shade between these limits is so dark that text on it must be white."""
+    return value > limits[0] + 0.6 * (limits[1] - limits[0])

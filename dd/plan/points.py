@@ -256,7 +256,7 @@ def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
     config["ipc"] = maps.get("ipc", {}).get(str(config["ipc"]), config["ipc"])
     protocol = str(maps.get("protocol", {}).get(config["protocol"]["name"], config["protocol"]["name"]))
     if protocol != config["protocol"]["name"]:
-        config["protocol"] = {"name": protocol, **_of_the_data(config["protocol"])}
+        config["protocol"] = {"name": protocol, **_changed(config["protocol"])}
         config = validated(config, f"scale {scale.scale}: ")
     config = _map_networks(config, maps.get("network", {}))
     for key, most in scale.cap.items():
@@ -273,10 +273,10 @@ def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
     return config
 
 
-def _of_the_data(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an override changed of a protocol because of the images (spectrograms are not augmented), for a shorter protocol too."""
+def _changed(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a paper changed of a protocol, but for its length: a shorter protocol takes that over."""
     usual = hashed(parse(evaluation.config_of(protocol["name"]), {}, "protocol"))
-    return {key: protocol[key] for key in ("augment", "strategy", "cutmix") if protocol[key] != usual[key]}
+    return {key: value for key, value in protocol.items() if key not in ("name", "epochs") and value != usual.get(key)}
 
 
 def _map_networks(value: Any, names: Mapping[str, Any]) -> Any:

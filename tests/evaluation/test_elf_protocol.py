@@ -126,14 +126,14 @@ def test_what_does_not_fit_is_told_with_what_does():
     assert "no stage of resnet18_in fits: 0 64x32x32, 1 64x32x32" in text
     assert "4 128x16x16" in text
     assert "features.network" in text
-    assert text.endswith("channels as one of them")
+    assert text.endswith("one of these shapes")
     text = refusal(looking_through("convnet3_in_w512", stage=6), "resnet18_in")
     assert "elf: stage: value 6: that stage of resnet18_in gives 256x8x8, features of convnet3_in_w512 are 512x4x4" in text
-    assert text.endswith("stages of resnet18_in that fit: 7, 8")
+    assert text.endswith("stages of resnet18_in that fit: 7, 8; set stage to one of them")
     for stage in (10, 99):
         text = refusal(looking_through("convnet3_in_w512", stage=stage), "resnet18_in")
         assert f"stage: value {stage}: that stage of resnet18_in is not there" in text
-        assert text.endswith("stages of resnet18_in that fit: 7, 8")
+        assert text.endswith("stages of resnet18_in that fit: 7, 8; set stage to one of them")
     text = refusal(looking_through("convnet3_in_w512"), "mlp")
     assert text.startswith("protocol elf: mlp: features of convnet3_in_w512 are 512x4x4; no stage of mlp fits: 0 128, 1 128. ")
 
@@ -165,7 +165,7 @@ def test_the_feature_network_has_a_stage_of_its_own():
     wide = {"network": "convnet3_in_w512", "stage": 1}
     Elf(features=wide, stage=1).check("convnet3_in_w512", (3, 32, 32), 10)
     text = refusal(Elf(features=wide), "convnet3_in_w512")
-    assert text.endswith("features of convnet3_in_w512 are 512x8x8; stages of convnet3_in_w512 that fit: 1")
+    assert text.endswith("features of convnet3_in_w512 are 512x8x8; stages of convnet3_in_w512 that fit: 1; set stage to one of them")
     text = refusal(Elf(features={"network": "convnet3_in", "stage": 3}), "convnet3_in")
     assert "features.stage: value 3: convnet3_in has no such stage; its stages: 0 128x16x16, 1 128x8x8, 2 128x4x4" in text
     text = refusal(looking_through("mlp"), "convnet3_in")

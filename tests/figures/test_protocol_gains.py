@@ -2,7 +2,6 @@
 
 import pytest
 
-from dd.errors import ConfigError
 from dd.figures.baselines import baseline_of
 from dd.figures.gains import each
 from dd.figures.paper import _read, draw_paper
@@ -86,14 +85,6 @@ def test_a_learning_rate_that_is_not_named_is_compared(bench):
     assert [row[:3] for row in pivot(drawn).rows] == [
         ["dm", "0.01", "baseline"], ["dm", "0.01", "elf"], ["dm", "0.01", "gain"], ["dm", "0.005", "baseline"], ["dm", "0.005", "elf"], ["dm", "0.005", "gain"],
     ]  # fmt: skip
-
-
-def test_a_learning_rate_that_is_named_is_that_of_every_baseline(bench):
-    looks = {"rows": ["method", "lr", "eval_protocol"], "baseline": {"eval_protocol": "baseline", "lr": 0.005}}
-    found = each(read(rates(bench), **looks))
-    assert {number: round(gain.value, 3) for number, gain in found.items()} == {2: 3, 3: 3}, "the baseline at 0.01 is measured against none"
-    with pytest.raises(ConfigError, match="2 cells fit the cell of"):
-        each(read([*rates(bench), cell(bench, 1, method="dm", eval_protocol="baseline", lr=0.005)], **looks))
 
 
 def test_order_does_not_depend_on_gains_and_rules_are_drawn(bench):

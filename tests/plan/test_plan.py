@@ -186,7 +186,7 @@ MISTAKES = [
     ("papers/extractors.yaml", "      extractor_mode: [dynamic]", "      extractor_mod: [dynamic]", ["fig3", "'extractor_mod'", "'extractor_mode'"]),
     ("papers/extractors.yaml", "extractor_mode: [dynamic]", "extractor_mode: [dynamik]", ["mode", "'dynamik'", "'fixed'"]),
     ("papers/extractors.yaml", "dataset: cifar10,", "dataset: cifar11,", ["'cifar11'", "'cifar10'"]),
-    ("papers/extractors.yaml", "{baseline: dc}", "{baseline: dcc}", ["'dcc'", "allowed: clom_validate, dc, dc_short, elf, idc"]),
+    ("papers/extractors.yaml", "{baseline: dc}", "{baseline: dcc}", ["'dcc'", "allowed: clom_validate, dc, dc_short, elf, glad, glad_short, idc"]),
     ("papers/extractors.yaml", "when: {supply: literal}", "when: {supply: literally}", ["dynamic_supply", "literally", "matches no point"]),
     ("papers/extractors.yaml", "ipc: [10, 50]", "ipc: [10, 5001]", ["ipc", "5001", "1 to 5000"]),
     ("papers/extractors.yaml", "kind: bars\n", "kind: bars\n    exclude: [{ipc: 11}]\n", ["exclude", "11", "matches no point"]),
