@@ -18,6 +18,7 @@ from dd.errors import ArtifactError
 from dd.evaluation.protocols._protocol import Protocol
 from dd.evaluation.replicas import replicated
 from dd.progress import Progress
+from dd.train.ema import Ema
 from dd.train.supervised import Fetch, accuracy, cross_entropy, fit, for_data
 from dd.types import DistilledSet, Score
 
@@ -44,7 +45,8 @@ def evaluate(
     with the whitening of the dataset's train split, and its mean and std are not looked at.
 
     A training that diverges is a score with the status `diverged`, with where and how (`detail`: in the training or already in the
-    distillation, step, loss, norm of the gradient), and the accuracy that the network then has.
+    distillation, step, loss, norm of the gradient), and the accuracy that the network then has: it, not the average of its weights,
+    which a protocol with `ema` tests.
 
     Args:
         distilled: (n, c, h, w) images, or only positions in the prepared train split, which are then read a batch at a time.
@@ -71,11 +73,14 @@ def evaluate(
         for done, number in enumerate(numbers, start=1):
             names = ("evaluate", network, number)
             net = networks.build(network, shape[0], shape[1:], classes, set_, *names).to(device)
+            average = Ema(net, protocol.ema) if protocol.ema else None
             readings: list[tuple[float, list[float]]] = []
 
-            def read(epoch: int, net: Any = net, readings: list[tuple[float, list[float]]] = readings) -> None:
+            def read(epoch: int, net: Any = net, average: Ema | None = average, readings: list[Any] = readings) -> None:
+                if average is not None:
+                    average.update(net)
                 if epoch in reads:
-                    readings.append(measure(net))
+                    readings.append(measure(average.net if average is not None else net))
 
             loss = lessons.loss(network, net, shape) if lessons else cross_entropy
             fitted = fit(

@@ -21,6 +21,7 @@ from dd.train.config import Training
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 Loss = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+WARMUP = 1e-7  # where `warmup_cosine` begins, in rates
 
 
 def cross_entropy(net: nn.Module, x: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +55,19 @@ def rate(training: Training, epoch: int) -> float:
     if training.schedule == "thirds":
         passed = sum(epoch >= milestone for milestone in (training.epochs // 3, 2 * training.epochs // 3))
         return training.lr * 0.1**passed
+    if training.schedule == "warmup_cosine":
+        return training.lr * _warmup_cosine(epoch, max(1, training.epochs // 2))
     return training.lr
+
+
+def _warmup_cosine(epoch: int, half: int) -> float:
+    """Return the factor of GLaD's two schedulers: LinearLR for epochs 0 to `half`, one more at 1, then CosineAnnealingLR to 0.
+
+    The code goes over from the first to the second after the pass `half`, whose step it takes with the first: hence the extra epoch.
+    """
+    if epoch <= half:
+        return WARMUP + (1 - WARMUP) * epoch / half
+    return (1 + math.cos(math.pi * min(1.0, (epoch - half - 1) / half))) / 2
 
 
 def resets(training: Training, epoch: int) -> bool:

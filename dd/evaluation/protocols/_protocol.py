@@ -25,6 +25,8 @@ class Protocol(Training):
     (digits, MNIST, SVHN); the published exceptions are in the protocols' own words. learned_lr: train with the step size that the
     set itself learned, in the place of `lr` and under the same schedule, as MTT evaluates; a set without one is trained with `lr`.
     replicas: batch normalisation as on so many GPUs under DataParallel, whatever the device (see `dd.evaluation.replicas`).
+    ema: above 0, every reading is that of the average of the weights after each epoch so far, with at most this decay (see
+    `dd.train.ema`); 0 reads the network itself.
     """
 
     epochs: Positive
@@ -32,6 +34,7 @@ class Protocol(Training):
     readings: Positive = 1
     learned_lr: bool = added(False)
     replicas: int = added(1, ge=1)
+    ema: float = added(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _mixes_in_one_place(self) -> Protocol:
