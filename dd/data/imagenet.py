@@ -19,6 +19,7 @@ from dd.data.resumable import decoded
 from dd.errors import DataError
 
 WNID = re.compile(r"n\d{8}")
+_CLASSES = 1000
 
 
 def read(root: Path, known: DatasetSpec, resume: Path, where: str) -> tuple[RawSplit, RawSplit]:
@@ -26,14 +27,15 @@ def read(root: Path, known: DatasetSpec, resume: Path, where: str) -> tuple[RawS
 
     A label is the position of WNID in the registry's list, as in MTT (folders of other classes are not looked at, so all of ImageNet
     will do, and so will an archive of only these classes if it has ImageNet's own split), and images become (3, size, size) by
-    `square`. A dataset without such a list is all of ImageNet: a label is the position among the sorted folders, as in torchvision's
-    ImageFolder, and images become (3, size, size) by `squeezed`.
+    `square`. So do those of a dataset with a list of positions, which count the sorted folders of all 1,000 classes from 0: all must be
+    there, but only files of the listed classes are looked at. A dataset without a list is all of ImageNet: a label is the position
+    among the sorted folders, as in torchvision's ImageFolder, and images become (3, size, size) by `squeezed`.
 
     The images are uint8 and mapped from files in `resume`: see `dd.data.resumable`. All files are listed, and counted, before the first
     is decoded.
 
-    Differs from the paper: CLoM does not say how images become 224x224. MTT resizes tensors after it normalised them, without
-    antialiasing in the torchvision of its time, and to 128x128. ELF and TESLA resize images to 64x64 as `squeezed` does.
+    Differs from the paper: CLoM does not say how images become 224x224. MTT, GLaD and H-PD resize tensors after they normalised them,
+    which torchvision did not antialias in their time, and MTT to 128x128. ELF and TESLA resize images to 64x64 as `squeezed` does.
 
     Args:
         root: the folder that holds train and val.
@@ -45,7 +47,7 @@ def read(root: Path, known: DatasetSpec, resume: Path, where: str) -> tuple[RawS
         DataError: a missing or empty folder, a val that is not sorted into folders, another number of folders or images than
             the dataset has, a file that is no image.
     """
-    wnids = known.wnids or _all(root, len(known.classes))
+    wnids = known.wnids or _all(root, known)
     listed = {split: [(wnid, _files(root / folder, wnid)) for wnid in wnids] for split, folder in (("train", "train"), ("test", "val"))}
     for split, files in listed.items():
         known.check_count(where, split, sum(len(names) for _, names in files))
@@ -54,7 +56,7 @@ def read(root: Path, known: DatasetSpec, resume: Path, where: str) -> tuple[RawS
 
 
 def _split(base: Path, files: Sequence[tuple[str, list[str]]], known: DatasetSpec, resume: Path) -> RawSplit:
-    form: Callable[..., NDArray[np.uint8]] = square if known.wnids else squeezed
+    form: Callable[..., NDArray[np.uint8]] = square if known.wnids or known.positions else squeezed
     size = known.size[0]
     names = [f"{wnid}/{name}" for wnid, mine in files for name in mine]
     decode = partial(_planes, form, size)
@@ -66,19 +68,21 @@ def _planes(form: Callable[..., NDArray[np.uint8]], size: int, data: bytes, name
     return form(data, size, name).transpose(2, 0, 1)
 
 
-def _all(root: Path, expected: int) -> tuple[str, ...]:
-    """Return the sorted names of the folders of all classes, which must be the same in train and val."""
+def _all(root: Path, known: DatasetSpec) -> tuple[str, ...]:
+    """Return the names of the folders of all classes, sorted, or those at `known.positions`; train and val must have the same."""
+    expected = _CLASSES if known.positions else len(known.classes)
     found = {}
     for base in (root / "train", root / "val"):
         _must_be_sorted(base, "n01440764")
         found[base] = sorted(entry.name for entry in os.scandir(base) if entry.is_dir() and WNID.fullmatch(entry.name))
     (train, wnids), (val, others) = found.items()
     if len(wnids) != expected:
-        raise DataError(f"{train}: has {len(wnids)} folders of classes (called like n01440764), all of ImageNet has {expected}")
+        why = f"; {known.name} finds its own by counting them; those of other classes may be empty" if known.positions else ""
+        raise DataError(f"{train}: has {len(wnids)} folders of classes (called like n01440764), all of ImageNet has {expected}{why}")
     if differ := sorted(set(wnids) ^ set(others)):
         there, absent = (train, val) if differ[0] in wnids else (val, train)
         raise DataError(f"{absent}: has no folder {differ[0]}, but {there} has; both must have a folder for each class of ImageNet")
-    return tuple(wnids)
+    return tuple(wnids[position] for position in known.positions or range(expected))
 
 
 def _files(base: Path, wnid: str) -> list[str]:

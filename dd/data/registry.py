@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dd.data.imagenet_subsets import IMAGEFRUIT, IMAGENETTE, POSITIONS
 from dd.errors import ConfigError, DataError, nearest
 
 Stats = tuple[tuple[float, ...], tuple[float, ...]]
@@ -33,6 +34,7 @@ class DatasetSpec:
     fingerprint: of the prepared set, where somebody has prepared the official files.
     obtain: how a person gets the files, where there are no downloads. counted: whether somebody counted train; if not, `train` is the
     most that it can have, and `smallest_class` the least that a class can have. wnids: a subset of ImageNet, the folder of each class.
+    positions: the same, but where the folder of each class stands, from 0, among the sorted folders of all 1,000 classes.
     numbered: class N stands for the Nth of the sorted wnids, which the registry does not list.
     """
 
@@ -51,6 +53,7 @@ class DatasetSpec:
     obtain: str = ""
     counted: bool = True
     wnids: tuple[str, ...] = ()
+    positions: tuple[int, ...] = ()
     numbered: bool = False
 
     def check_count(self, where: str, split: str, there: int) -> None:
@@ -83,20 +86,34 @@ _OBTAIN_IMAGENET = (
 )
 
 
-def _subset(name: str, wnids: dict[str, str], train: int, smallest_class: int, *, counted: bool) -> DatasetSpec:
-    """Return a subset of ImageNet at 224x224 (see `dd.data.imagenet`); a label is the position in `wnids`. val has 50 images a class."""
+def _subset(
+    name: str,
+    size: int,
+    classes: tuple[str, ...],
+    *,
+    wnids: tuple[str, ...] = (),
+    positions: tuple[int, ...] = (),
+    train: int = 13_000,
+    smallest_class: int = 732,
+    counted: bool = False,
+) -> DatasetSpec:
+    """Return a subset of ImageNet (see `dd.data.imagenet`), found by `wnids` or `positions`.
+
+    A class of ImageNet has 732 to 1,300 images in train, and 50 in val.
+    """
     return DatasetSpec(
         name,
-        tuple(wnids),
+        classes,
         3,
-        (224, 224),
+        (size, size),
         train=train,
-        test=50 * len(wnids),
+        test=50 * len(classes),
         smallest_class=smallest_class,
         counted=counted,
         layout="imagenet",
         lineages=_both(*_IMAGENET),
-        wnids=tuple(wnids.values()),
+        wnids=wnids,
+        positions=positions,
         obtain=_OBTAIN_IMAGENET,
     )
 
@@ -115,32 +132,6 @@ _CIFAR100_CLASSES = (
     "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale "
     "willow_tree wolf woman worm "
 )
-
-# MTT's subsets of ImageNet, in MTT's order of the classes. In the sorted list of all 1,000 wnids their positions, from 0, are:
-_IMAGENETTE = {  # 0 217 482 491 497 566 569 571 574 701
-    "tench": "n01440764",
-    "English springer": "n02102040",
-    "cassette player": "n02979186",
-    "chain saw": "n03000684",
-    "church": "n03028079",
-    "French horn": "n03394916",
-    "garbage truck": "n03417042",
-    "gas pump": "n03425413",
-    "golf ball": "n03445777",
-    "parachute": "n03888257",
-}
-_IMAGEFRUIT = {  # 953 954 949 950 951 957 952 945 943 948
-    "pineapple": "n07753275",
-    "banana": "n07753592",
-    "strawberry": "n07745940",
-    "orange": "n07747607",
-    "lemon": "n07749582",
-    "pomegranate": "n07768694",
-    "fig": "n07753113",
-    "bell pepper": "n07720875",
-    "cucumber": "n07718472",
-    "Granny Smith": "n07742313",
-}
 
 _PATHMNIST_CLASSES = (
     "adipose",
@@ -347,8 +338,15 @@ DATASETS: dict[str, DatasetSpec] = {
                 ),
             ),
         ),
-        _subset("imagenette", _IMAGENETTE, train=12_894, smallest_class=1194, counted=True),
-        _subset("imagefruit", _IMAGEFRUIT, train=13_000, smallest_class=732, counted=False),  # a class has 732 to 1,300 images
+        # CLoM's subsets.
+        _subset("imagenette", 224, tuple(IMAGENETTE), wnids=tuple(IMAGENETTE.values()), train=12_894, smallest_class=1194, counted=True),
+        _subset("imagefruit", 224, tuple(IMAGEFRUIT), wnids=tuple(IMAGEFRUIT.values())),
+        # H-PD's subsets, imagenet_a_128 to imagemeow_256.
+        *(
+            _subset(f"{name}_{size}", size, tuple(places), positions=tuple(places.values()))
+            for name, places in POSITIONS.items()
+            for size in (128, 256)
+        ),
         DatasetSpec(
             "mini_speech_commands",
             ("yes", "no", "go", "stop", "left", "right", "up", "down"),

@@ -33,7 +33,9 @@ def test_registered(name):
     for mean, std in known.lineages.values():
         assert len(mean) == len(std) == known.channels and all(0 < value < 1 for value in (*mean, *std))
     assert known.obtain if not known.downloads else not known.obtain
-    assert len(set(known.wnids)) == (len(known.classes) if known.layout == "imagenet" and not known.numbered else 0)
+    found = known.wnids or known.positions
+    assert len(set(found)) == len(found) == (len(known.classes) if known.layout == "imagenet" and not known.numbered else 0)
+    assert not (known.wnids and known.positions) and all(0 <= position < 1000 for position in known.positions)
     assert not known.numbered or known.classes == tuple(map(str, range(len(known.classes))))
     assert set(known.lineages) in ({"dc", "idc"}, set())
     assert raw_files(name) == [item.file for item in known.downloads] and len(set(raw_files(name))) == len(raw_files(name))
