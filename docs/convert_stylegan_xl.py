@@ -15,9 +15,11 @@ import json
 import math
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 KIND = "stylegan_xl"
 LAYER = (
@@ -33,7 +35,7 @@ class Unexpected(Exception):
     """The generator is not what this script knows; the message says where."""
 
 
-def unpickle(path, code):
+def unpickle(path: str, code: str) -> Any:
     """Return G_ema of the pickle, by the authors' own loader."""
     sys.path.insert(0, code)
     try:
@@ -47,11 +49,12 @@ def unpickle(path, code):
     return content["G_ema"]
 
 
-def convert(generator, sha256):
+def convert(generator: Any, sha256: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return (tensors, metadata) of the authors' generator; it is run once, so that stages are known by the order of their calls."""
     generator = generator.cpu().float().eval().requires_grad_(False)
     mapping, source, layers, (z, y, ws, features, images) = traced(generator)
-    faults, tensors = [], {}
+    faults: list[str] = []
+    tensors: dict[str, Tensor] = {}
 
     demand(mapping, MAPPING, "the mapping network", faults)
     demand(source, INPUT, "the input", faults)
@@ -124,19 +127,20 @@ def convert(generator, sha256):
         "layers": facts,
     }  # fmt: skip
     report(faults)
-    meta = {
+    meta: dict[str, Any] = {
         "config": {"stage": "generator", "version": 1, "generator": KIND}, "seed": 0, "channels": facts[-1]["outputs"],
         "size": [facts[-1]["out_size"]] * 2, "classes": int(classes), "source_sha256": sha256, KIND: whole,
     }  # fmt: skip
     return tensors, meta
 
 
-def traced(generator):
+def traced(generator: Any) -> tuple[Any, Any, list[tuple[str, Any]], tuple[Any, ...]]:
     """Run two samples; return the mapping network, the input, the layers [(name, layer)] as called, and (z, y, ws, features, images)."""
-    seen = {"w_avg": [], "freqs": [], "magnitude_ema": []}
-    hooks, names = [], {}
+    seen: dict[str, list[Any]] = {"w_avg": [], "freqs": [], "magnitude_ema": []}
+    hooks: list[Any] = []
+    names: dict[nn.Module, str] = {}
 
-    def remember(kind):
+    def remember(kind: str) -> Any:
         return lambda module, given, made: seen[kind].append((module, given, made))
 
     for name, module in generator.named_modules():
@@ -164,7 +168,8 @@ def traced(generator):
         raise Unexpected(f"the mapping network makes styles {tuple(ws.shape)} for {len(layers)} layers and the input")
     for k, given in enumerate([first] + [given[1:] for _, given, _ in layers]):
         if not given or not torch.equal(given[0].float(), ws[:, k].float()):
-            raise Unexpected(f"{'the input' if k == 0 else 'the layer called as number %d' % (k - 1)} does not read style {k}")
+            reader = f"the layer called as number {k - 1}" if k else "the input"
+            raise Unexpected(f"{reader} does not read style {k}")
     chain = [f0] + [made for _, _, made in layers]
     for k, (_, given, _) in enumerate(layers):
         if not torch.equal(given[0].float(), chain[k].float()):
@@ -172,14 +177,14 @@ def traced(generator):
     return mapping, source, [(names[layer], layer) for layer, _, _ in layers], (z, y, ws, chain, images)
 
 
-def sample_shape(generator):
+def sample_shape(generator: Any) -> tuple[int, int]:
     """Return (z_dim, number of classes), from the shapes of a mapping network's tensors."""
     found = {m for m in generator.modules() if "w_avg" in m._buffers}
     if not found:
         raise Unexpected("no module has a buffer w_avg: this is no generator with a mapping network")
-    shapes = set()
+    shapes: set[tuple[int, int]] = set()
     for mapping in found:
-        faults = []
+        faults: list[str] = []
         demand(mapping, MAPPING, "the mapping network", faults)
         report(faults)
         if mapping.w_avg.ndim != 2:
@@ -190,20 +195,20 @@ def sample_shape(generator):
     return shapes.pop()
 
 
-def demand(module, names, what, faults):
+def demand(module: Any, names: tuple[str, ...], what: str, faults: list[str]) -> None:
     """Note the attributes that are not there."""
     missing = [name for name in names if not hasattr(module, name)]
     if missing:
         faults.append(f"{what} ({type(module).__name__}) lacks {', '.join(missing)}; it has {', '.join(own(module))}")
 
 
-def own(module):
+def own(module: Any) -> list[str]:
     """Return the names of a module's attributes, buffers, parameters and modules, for messages."""
     groups = (module._buffers, module._parameters, module._modules)
     return sorted({name for name in vars(module) if not name.startswith("_")} | {name for group in groups for name in group})
 
 
-def fold(tensors, place, linear, activation, faults):
+def fold(tensors: dict[str, Tensor], place: str, linear: Any, activation: str, faults: list[str]) -> None:
     """Put a linear layer's weights and bias at `place`, with the gains of its equalised learning rate applied."""
     before = len(faults)
     demand(linear, LINEAR, place, faults)
@@ -216,7 +221,7 @@ def fold(tensors, place, linear, activation, faults):
     tensors[f"{place}.bias"] = zeros if linear.bias is None else linear.bias * float(linear.bias_gain)
 
 
-def square(size, what, faults):
+def square(size: Any, what: str, faults: list[str]) -> int:
     """Return the side of a square given as one number or two."""
     sides = {int(side) for side in np.asarray(size).reshape(-1)}
     if len(sides) != 1:
@@ -224,13 +229,13 @@ def square(size, what, faults):
     return min(sides)
 
 
-def report(faults):
+def report(faults: list[str]) -> None:
     """Raise what was found, if anything."""
     if faults:
         raise Unexpected("\n".join(faults))
 
 
-def write(path, tensors, meta):
+def write(path: str, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     """Write a safetensors file whose metadata have the facts and a digest of the content, as dd.artifacts reads it."""
     arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in tensors.items()}
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}  # numpy makes (1,) of ()
@@ -239,6 +244,7 @@ def write(path, tensors, meta):
         digest.update(f"{name}:{tensors[name].dtype}:{shapes[name]}\n".encode())
         digest.update(arrays[name].tobytes())
     text = json.dumps({"meta": meta, "sha256": digest.hexdigest()}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    header: dict[str, Any]
     header, end = {"__metadata__": {"dd": text}}, 0
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     for name in order:
@@ -255,7 +261,7 @@ def write(path, tensors, meta):
     os.replace(temporary, path)
 
 
-def main():
+def main() -> None:
     """Convert one file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pickle", help="the published file, such as imagenet128.pkl")
