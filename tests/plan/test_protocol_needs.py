@@ -77,9 +77,9 @@ def test_whitened_sets_get_features_of_whitened_images(make):
 
 def test_a_scale_maps_and_caps_the_feature_network(make):
     plan = make(scale="demo")
-    assert (only(plan, "pretrain").facts["network"], only(plan, "pretrain").facts["epoch"]) == ("convnet3_in_w32", 1)
+    assert (only(plan, "pretrain").facts["network"], only(plan, "pretrain").facts["epoch"]) == ("convnet3_in_w64", 1)
     said = plan.cells["p"]["a"][0].point.scaled
-    assert "protocol.features.network convnet3_in_w32" in said
+    assert "protocol.features.network convnet3_in_w64" in said
     assert "protocol.features.epochs 1" in said
 
 

@@ -51,5 +51,8 @@ def test_the_report_says_what_was_changed_and_judges_every_claim(demo):
 def test_accuracies_are_those_of_networks_that_learned(demo):
     for path in (demo.root / "results/scores").rglob("set*.json"):
         if "run.json" not in path.name:
-            for score in json.loads(path.read_text())["scores"]:
+            found = json.loads(path.read_text())
+            if found["config"]["settings"].get("task") == 0:
+                continue  # a row of elf's Table 9, which shows that without the task nothing is learned
+            for score in found["scores"]:
                 assert score["status"] == "diverged" or score["accuracy_last"] > 0.3, path
