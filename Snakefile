@@ -31,6 +31,7 @@ rule all:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/generator.smk"
 include: "workflow/rules/experts.smk"
 include: "workflow/rules/distill.smk"
 include: "workflow/rules/evaluate.smk"

@@ -170,6 +170,9 @@ class Loop:
                     if not self._finite():
                         return {"step": self.step, "loss": math.nan, "grad_norm": math.nan}
                     publish(self.step)
+                if self.step in run.spaces and run.hand_over and run.renew:
+                    run.hand_over()
+                    run.optimizer = run.renew()
                 run.parameterization.project_()
                 if isinstance(run.optimizer, PerClassSGD):
                     run.optimizer.begin()
@@ -260,6 +263,8 @@ class Loop:
             raise ArtifactError(f"{self.state}: belongs to another configuration, seed or dataset; delete its folder and run again")
         pick = lambda prefix: {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(prefix + ".")}  # noqa: E731
         run.parameterization.load_state_dict(pick("parameterization"))
+        if run.renew is not None:  # the tensors may be those of another space
+            run.optimizer = run.renew()
         for name, part in (("source", run.source), ("term", run.term)):
             if hasattr(part, "load_state_dict"):
                 part.load_state_dict(pick(name))  # type: ignore[union-attr]

@@ -63,3 +63,35 @@ class PerClassSGD(torch.optim.Optimizer):
         decay = (momentum ** moves.to(tensor)).view(-1, *[1] * (tensor.ndim - 1))
         tensor.sub_(velocity * (momentum * (1 - decay) / (1 - momentum)), alpha=group["lr"])
         velocity.mul_(decay)
+
+
+class RelativeSGD(torch.optim.Optimizer):
+    r"""SGD with momentum, in which a group's rate may be relative: a part of each tensor's own size, measured once.
+
+    At its first step with a tensor S and gradient g, the rate is :math:`\eta = r \, \|S\| / \|g\|`, and that stays: the first update
+    moves S by the part r of its norm, whatever the scale of loss and generator. For latents of a generator that nobody published rates for.
+
+    groups: as of any optimizer; `lr` is r where `relative` is true, and the rate itself where it is not given. momentum: in [0, 1).
+    """
+
+    def __init__(self, groups: Iterable[Any], momentum: float) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), is {momentum}")
+        super().__init__(groups, {"momentum": momentum, "relative": False})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Make a step; with a relative rate, a tensor whose gradient is 0 waits for one that is not."""
+        for group in self.param_groups:
+            for tensor in group["params"]:
+                if tensor.grad is None:
+                    continue
+                state = self.state[tensor]
+                if "rate" not in state:
+                    size = tensor.grad.norm()
+                    if group["relative"] and not size > 0:
+                        continue
+                    state["rate"] = group["lr"] * tensor.norm() / size if group["relative"] else torch.as_tensor(group["lr"]).to(tensor)
+                    state["momentum_buffer"] = torch.zeros_like(tensor)
+                velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(tensor.grad)
+                tensor.sub_(velocity * state["rate"])

@@ -185,6 +185,8 @@ class Run:
     batches: makes the batches of a step. optimizer: made from the parameterization's groups. steps: numbers of updates after
     which the set is published beside the final one. after: called after every update with its batches and network, before the
     source advances: for terms that remember. done: tells, before a step, that the method is finished before `iterations`.
+    spaces: numbers of updates after which the parameterization goes to another space, by `hand_over`; `renew` makes the optimizer of
+    its groups as they then are, and after a resume.
     """
 
     finish: Callable[[], DistilledSet]
@@ -197,6 +199,9 @@ class Run:
     steps: tuple[int, ...] = ()
     after: Callable[[Batches, Any], None] | None = None
     done: Callable[[], bool] | None = None
+    spaces: tuple[int, ...] = ()
+    hand_over: Callable[[], None] | None = None
+    renew: Callable[[], torch.optim.Optimizer] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,7 @@ class Inputs:
     """What a recipe's `build` is given: the prepared dataset, the files of its needs, and the seed of this set.
 
     manifest: the dataset's manifest (classes, channels, size, lineages, flip, ...). paths: one list of files for each Need, in order.
+    parameterize: makes what is optimised, from the labels (n,) of the stored images; None is pixels (`dd.parameterizations.pixels.stored`).
     pool: returns the real train split, normalised for the recipe's lineage, on the device; made on first use.
     """
 
@@ -214,6 +220,7 @@ class Inputs:
     device: str
     paths: list[list[Path]]
     pool: Callable[[], RealPool]
+    parameterize: Callable[[Tensor], Parameterization] | None = None
 
     def policy(self, wanted: str) -> str:
         """Return the augmentation policy: `wanted`, or none where the dataset says that its images must not be augmented (sounds)."""

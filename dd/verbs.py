@@ -146,6 +146,23 @@ def pretrain(args: Namespace) -> None:
         raise Unfinished(str(stopped)) from None
 
 
+def generator(args: Namespace) -> None:
+    """Train a generator from one milestone to the next."""
+    from dd.train.gan import train
+    from dd.train.gan_config import GanConfig
+    from dd.train.pretrain import Stopped
+
+    config = parse(GanConfig, _config(args.config), "generator")
+    device = _device(args)
+    try:
+        with _noted(args.out.with_suffix(".run.json"), device):
+            train(
+                config, args.dataset, args.epoch, args.out, args.previous, args.previous_epoch, device=device, stop=_stopper(args),
+            )  # fmt: skip
+    except Stopped as stopped:
+        raise Unfinished(str(stopped)) from None
+
+
 def distill(args: Namespace) -> None:
     """Distil one set."""
     from dd.artifacts import read_json

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dd.config.canonical import canonical, digest
 from dd.errors import ConfigError, nearest
 
-__all__ = ["Frozen", "added", "canonical", "digest", "hashed", "load_yaml", "parse"]
+__all__ = ["Frozen", "added", "canonical", "digest", "hashed", "load_yaml", "merged", "parse"]
 
 
 class Frozen(BaseModel):
@@ -55,6 +56,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`, mappings merged at any depth; neither is changed."""
+    result = dict(base)
+    for key, value in over.items():
+        result[key] = merged(result.get(key, {}), value) if isinstance(value, Mapping) else deepcopy(value)
+    return result
 
 
 def parse(model: type[M], data: Any, where: str) -> M:

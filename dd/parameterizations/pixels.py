@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from dd.types import Inputs, Parameterization
 
 
 class Pixels:
@@ -44,3 +47,8 @@ class Pixels:
         """Take the pixels back, in place, so that the optimizer keeps its hold of them."""
         with torch.no_grad():
             self.images.copy_(state["images"])
+
+
+def stored(inputs: Inputs, images: Tensor, labels: Tensor, lr: float) -> Parameterization:
+    """Return what a method optimises: pixels that start as `images`, or what `inputs.parameterize` puts in their place."""
+    return Pixels(images, labels, lr) if inputs.parameterize is None else inputs.parameterize(labels)

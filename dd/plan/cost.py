@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dd import networks, recipes
+from dd import generators, networks, recipes
 from dd.config import parse
 from dd.config.stages import AnalyseConfig
 from dd.data.registry import DATASETS
@@ -19,6 +19,7 @@ from dd.sources.guides import architecture
 STARTUP = 2.5  # seconds: a process that imports torch, on a warm disk
 DRAWING = 8.0  # seconds: all figures of a paper
 STEP = 0.002  # seconds: what one step costs beyond its arithmetic, in calls (two CPU cores, ConvNet-3)
+GAN_PASSES = 12  # an update of both networks takes about so many passes through a generator, an image
 BACKWARD = 2  # a backward pass to weights costs about two forward passes
 
 
@@ -32,6 +33,19 @@ def flops(network: str, channels: int, size: tuple[int, int], classes: int) -> t
         net = networks.build(network, channels, size, classes)
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(2, channels, *size))
+    return counter.get_total_flops() / 2, sum(p.numel() for p in net.parameters())
+
+
+@cache
+def generator_flops(name: str, channels: int, size: tuple[int, int], classes: int) -> tuple[float, int]:
+    """Return (floating-point operations of making one image, number of parameters), counted without computing anything."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        net = generators.build(name, channels, size, classes)
+        with FlopCounterMode(display=False) as counter:
+            net(torch.empty(2, net.z_dim), torch.zeros(2, dtype=torch.int64))
     return counter.get_total_flops() / 2, sum(p.numel() for p in net.parameters())
 
 
@@ -95,6 +109,10 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         images = sizes.train if limit is None else min(sizes.train, limit * sizes.classes)
         work = epochs * images * ((1 + BACKWARD) * one / per_second + STEP / job.config["training"]["batch"])
         return STARTUP + seeds * work, seeds * (epochs + 1) * numbers * 4.0
+    if job.stage == "generator":
+        one, numbers = generator_flops(job.config["generator"], *sizes.shape())
+        epochs = job.facts["epoch"] - job.facts["previous_epoch"]
+        return STARTUP + epochs * sizes.train * GAN_PASSES * one / per_second, numbers * 24.0
     if job.stage == "pretrain":
         one, numbers = flops(job.config["network"], *sizes.shape())
         epochs, seeds = job.facts["epoch"] - job.facts["previous_epoch"], len(job.facts["seeds"])

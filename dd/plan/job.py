@@ -16,6 +16,7 @@ PATHS = {
     "whiten": "data/prepared/{dataset}/zca.safetensors",
     "teacher": "data/teachers/{name}.safetensors",
     "pretrain": "results/pretrained/{dataset}/{network}/{id}/epoch{epoch}/seed{seed}.safetensors",
+    "generator": "results/generators/{dataset}/{generator}/{id}/epoch{epoch}.safetensors",
     "experts": "results/experts/{dataset}/{network}/{id}/expert{seed}.safetensors",
     "distill": "results/distilled/{dataset}/{method}/ipc{ipc}-{id}/seed{seed}/distilled.safetensors",
     "evaluate": "results/scores/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.json",

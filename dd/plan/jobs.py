@@ -286,6 +286,10 @@ class Plan:
         """Return the part of its command line that names the files of what a job needs."""
         return " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
 
+    def generator_flags(self, job: Job) -> str:
+        """Return the part of its command line that depends on the job."""
+        return supplies.flags(job)
+
     def distill_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""
         choice = f" --choice {shlex.quote(job.facts['choice'])}" if job.facts["choice"] else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dd import evaluation, networks, recipes
-from dd.config import hashed, parse
+from dd.config import hashed, merged, parse
 from dd.errors import ConfigError, nearest
 from dd.plan import pending
 from dd.plan.papers import AXES, PARTS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
@@ -165,7 +165,7 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
     evaluation.config_of(protocol)
     config: dict[str, Any] = {"sets": paper.defaults.sets, "nets": paper.defaults.nets, "ipc": ipc, "protocol": {}}
     config["recipe"] = {**getattr(recipe, "defaults", lambda dataset, ipc: {})(dataset, ipc)}
-    config["recipe"] = _merge(config["recipe"], paper.defaults.recipe.get(str(method), {}))
+    config["recipe"] = merged(config["recipe"], paper.defaults.recipe.get(str(method), {}))
     config["protocol"] = dict(paper.defaults.protocol.get(protocol, {}))
     fields = recipe.Config.model_fields
     kind = coordinates.get("guidance.kind")
@@ -173,7 +173,7 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
         kind = override.set.get("guidance.kind", kind) if contains(at, override.when) else kind
     if kind is not None:
         known = guides.defaults(str(method), str(dataset), int(ipc or 0), str(kind))
-        config["guidance"] = _merge(known, paper.defaults.guidance.get(str(kind), {}))
+        config["guidance"] = merged(known, paper.defaults.guidance.get(str(kind), {}))
     for key, value in coordinates.items():
         if key.startswith("recipe.") and key.split(".")[1] not in fields:
             continue  # a coordinate that means nothing to this method (the extractor of a random selection)
@@ -185,6 +185,8 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
             used.add(number)
             for key, value in override.set.items():
                 _set(config, key, value)
+    if hasattr(recipe, "complete"):
+        config["recipe"] = recipe.complete(config["recipe"], str(dataset), int(config["ipc"]))
     if not getattr(recipe, "USES_IPC", True):
         config["ipc"] = 0
     if not getattr(recipe, "RANDOM", True):
@@ -236,13 +238,6 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         config = config.setdefault(part, {})
     config[last] = deepcopy(value)
-
-
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        result[key] = _merge(result.get(key, {}), value) if isinstance(value, Mapping) else deepcopy(value)
-    return result
 
 
 def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:

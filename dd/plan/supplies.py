@@ -11,6 +11,7 @@ from dd.config import digest, hashed, parse
 from dd.config.stages import DistillConfig
 from dd.data.registry import DATASETS
 from dd.errors import ConfigError, nearest
+from dd.plan.generators import Generators
 from dd.plan.job import PATHS, Job
 from dd.plan.papers import TeacherFile
 from dd.plan.pretraining import Pretraining
@@ -38,6 +39,7 @@ class Supplies:
         self._images = images
         self._given = teachers
         self.pretraining = Pretraining(block)
+        self._generators = Generators(about, images)
         self._experts: dict[str, dict[str, Any]] = {}
         self._counts: dict[str, int] = {}
         self._teachers: dict[str, None] = {}
@@ -52,6 +54,8 @@ class Supplies:
             id_ = digest(config)
             self._experts[id_] = config
             return id_
+        if need.kind == "generator":
+            return self._generators.id(need)
         if need.kind == "teacher":
             self._teachers[need.network] = None
             return digest(self._teacher(need.network))
@@ -62,6 +66,8 @@ class Supplies:
         id_ = self.id(need)
         if need.kind == "pretrained":
             return self.pretraining.ask(self._about(need.dataset), need, seed)
+        if need.kind == "generator":
+            return self._generators.ask(need)
         if need.kind == "teacher":
             return [PATHS["teacher"].format(name=need.network)]
         seeds = need.seeds or (seed,)
@@ -72,6 +78,7 @@ class Supplies:
         """Yield every job that makes something of it."""
         yield from self._pretraining_jobs()
         yield from self._expert_jobs()
+        yield from self._generators.jobs()
         for name in self._teachers:
             config = self._teacher(name)
             given = self._given.get(name)
@@ -145,7 +152,7 @@ def flags(job: Job) -> str:
     """Return the part of a job's command line that depends on the job: its dataset, its seeds, the milestone before."""
     facts = job.facts
     folder = shlex.quote(f"data/prepared/{facts['dataset']}")
-    seeds = f"--seeds {' '.join(map(str, facts['seeds']))}"
+    seeds = f"--seeds {' '.join(map(str, facts['seeds']))}" if "seeds" in facts else ""
     if job.stage == "experts":
         return f"--dataset {folder} {seeds}"
     previous = f"--previous {shlex.join(facts['previous'])} --previous-epoch {facts['previous_epoch']}" if facts["previous"] else ""

@@ -85,7 +85,7 @@ def build(config: Gradients, inputs: Inputs) -> Run:
     from dd.augment.strategies import default_strategy
     from dd.batches import SiameseBatches
     from dd.objectives.gradient import GradientMatch
-    from dd.parameterizations.pixels import Pixels
+    from dd.parameterizations.pixels import stored
     from dd.rng import stream
     from dd.sources.trainee import Trainee, learner, statistics
     from dd.train.config import Training
@@ -98,7 +98,8 @@ def build(config: Gradients, inputs: Inputs) -> Run:
         images = pool.x(select.random(pool.labels.cpu(), inputs.classes, inputs.ipc, stream(seed, "init")))
     else:
         images = torch.randn(len(labels), *inputs.shape, generator=stream(seed, "noise")).to(pool.device)
-    pixels = Pixels(images, labels, config.lr_img)
+    pixels = stored(inputs, images, labels, config.lr_img)
+    every = torch.arange(len(labels), device=pool.device)
 
     def network(number: int) -> nn.Module:
         names = ("trainee", config.network, number)
@@ -118,5 +119,5 @@ def build(config: Gradients, inputs: Inputs) -> Run:
         optimizer=torch.optim.SGD(pixels.parameters(), momentum=config.momentum),
         iterations=config.iterations,
         steps=config.steps,
-        finish=lambda: DistilledSet(pool.normalisation.invert(pixels.images.detach()).cpu(), labels.cpu(), *pool.statistics),
+        finish=lambda: DistilledSet(pool.normalisation.invert(pixels.decode(every).detach()).cpu(), labels.cpu(), *pool.statistics),
     )

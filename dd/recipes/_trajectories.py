@@ -108,7 +108,7 @@ def build(config: Matching, inputs: Inputs, unroll: Unroll, *, soft_labels: bool
     from dd.batches import UnrolledBatches
     from dd.errors import ConfigError
     from dd.objectives.trajectory import TrajectoryMatch, target_labels
-    from dd.parameterizations.pixels import Pixels
+    from dd.parameterizations.pixels import stored
     from dd.parameterizations.soft_labels import SoftLabels
     from dd.parameterizations.step_size import StepSize
     from dd.rng import stream
@@ -124,10 +124,10 @@ def build(config: Matching, inputs: Inputs, unroll: Unroll, *, soft_labels: bool
     else:
         images = torch.randn(len(labels), *inputs.shape, generator=stream(seed, "noise")).to(pool.device)
     network = Flat(networks.build(name, channels, (height, width), inputs.classes, seed, "student", name).to(pool.device))
-    pixels = Pixels(images, labels, config.lr_img)
+    pixels = stored(inputs, images, labels, config.lr_img)
     labelled = SoftLabels(pixels, labels, inputs.classes)
-    stored: Parameterization = labelled if soft_labels else pixels
-    learned = StepSize(stored, config.step_size, config.lr_lr, pool.device)
+    optimised: Parameterization = labelled if soft_labels else pixels
+    learned = StepSize(optimised, config.step_size, config.lr_lr, pool.device)
 
     def relabel(segment: Segment, shown: torch.Tensor) -> torch.Tensor:
         found = target_labels(segment, shown)
@@ -154,7 +154,7 @@ def build(config: Matching, inputs: Inputs, unroll: Unroll, *, soft_labels: bool
         iterations=config.iterations,
         steps=config.steps,
         finish=lambda: DistilledSet(
-            pool.normalisation.invert(pixels.images.detach()).cpu(), learned.labels(every).cpu(), *pool.statistics,
+            pool.normalisation.invert(pixels.decode(every).detach()).cpu(), learned.labels(every).cpu(), *pool.statistics,
             step_size=learned.value, zca=config.zca,
         ),
     )  # fmt: skip

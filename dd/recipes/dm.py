@@ -73,7 +73,7 @@ def build(config: Config, inputs: Inputs) -> Run:
     from dd.augment.strategies import default_strategy
     from dd.batches import SiameseBatches
     from dd.objectives.distribution import MeanMatch
-    from dd.parameterizations.pixels import Pixels
+    from dd.parameterizations.pixels import stored
     from dd.rng import stream
     from dd.types import DistilledSet, Run
 
@@ -84,7 +84,8 @@ def build(config: Config, inputs: Inputs) -> Run:
         images = pool.x(start)
     else:
         images = torch.randn(len(start), *inputs.shape, generator=stream(inputs.seed, "noise")).to(pool.device)
-    pixels = Pixels(images, labels, config.lr_img)
+    pixels = stored(inputs, images, labels, config.lr_img)
+    every = torch.arange(len(labels), device=pool.device)
     strategy = config.strategy or default_strategy(bool(inputs.manifest["flip"]), "dc", "match", cutmix=False)
     augment = make(inputs.policy(config.augment), strategy)
     return Run(
@@ -95,5 +96,5 @@ def build(config: Config, inputs: Inputs) -> Run:
         optimizer=torch.optim.SGD(pixels.parameters(), momentum=config.momentum),
         iterations=config.iterations,
         steps=config.steps,
-        finish=lambda: DistilledSet(pool.normalisation.invert(pixels.images.detach()).cpu(), labels.cpu(), *pool.statistics),
+        finish=lambda: DistilledSet(pool.normalisation.invert(pixels.decode(every).detach()).cpu(), labels.cpu(), *pool.statistics),
     )

@@ -19,6 +19,8 @@ from dd.evaluation.run import evaluate
 from dd.teachers import TEACHERS
 from dd.train.config import ExpertConfig, PretrainConfig
 from dd.train.experts import experts
+from dd.train.gan import train as train_generator
+from dd.train.gan_config import GanConfig
 from dd.train.pretrain import pretrain
 
 
@@ -93,7 +95,7 @@ def tiny(tmp_path_factory):
 
 SMALL = {
     "iterations": 1, "batch_real": 2, "train_steps": 1, "train_batch": 4, "probe": 2, "inner_max": 2, "window": 2, "inner": 1,
-    "syn_steps": 2, "expert_span": 1, "max_start": 1, "models": 1, "batch": 4,
+    "syn_steps": 2, "expert_span": 1, "max_start": 1, "models": 1, "batch": 4, "average": 2,
 }  # fmt: skip
 
 
@@ -113,6 +115,8 @@ def supply(need, dataset, folder):
         net = networks.build(teacher.network, 3, teacher.size, max(1, teacher.classes), 0)
         meta = {"config": {"network": teacher.network}, "channels": 3, "size": list(teacher.size), "classes": max(1, teacher.classes), "seed": 0}
         save_tensors(file, {f"model.{name}": value for name, value in net.state_dict().items()}, meta)
+    elif need.kind == "generator":
+        train_generator(parse(GanConfig, {"dataset": {"name": need.dataset}, "generator": need.network, "training": {"batch": 2}}, "gan"), dataset, 0, file)
     elif need.kind == "experts":
         about = {**need.config, "training": {**need.config["training"], "batch": 8}}
         experts(parse(ExpertConfig, {"dataset": {"name": need.dataset}, "lineage": need.lineage, **about}, "experts"), dataset, [0], [file])

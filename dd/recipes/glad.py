@@ -1,0 +1,54 @@
+r"""GLaD: generalizing dataset distillation via a deep generative prior (Cazenavette et al., CVPR 2023).
+
+The images of any method are what the later stages of a generator G make of features f at a cut, and of the styles w of all stages:
+
+.. math:: \min_{f, w} L\big( G_{K-1} \circ \dots \circ G_n (f, w),\; T \big)
+
+with the method's own loss L. f starts as what the earlier stages make of the first styles; both are free afterwards.
+
+The cuts of the paper are 12 (MTT), 16 (DSA) and 20 (DM) of StyleGAN-XL's 26 stages; of a small generator the same relative depths are 2,
+4 and 5 of 6 to 8.
+
+Differs from the paper: images are normalised with the dataset's mean and std (its code has another dataset's for ImageNet); latents are
+float32; the last iterate counts, where its code keeps what is best on the test split; rates are parts of the latents' norms by
+default, since the published ones are for one generator (`rates: absolute`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from dd.recipes._gan import Latents, assembled, complete, lineage, needs, work
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dd.generators import Generator
+    from dd.types import Inputs, Parameterization, Run
+
+__all__ = ["Config", "build", "complete", "lineage", "needs", "work"]
+
+
+class Config(Latents):
+    """Fields of GLaD; see `dd.recipes._gan.Latents`. cut: how many stages come before the features, 0 to K."""
+
+    cut: int = Field(default=5, ge=0)
+
+
+def build(config: Config, inputs: Inputs) -> Run:
+    """Return the run: the base method's, on latents."""
+    from dd.parameterizations.gan import GanLatent, at_cut, first_styles
+    from dd.rng import stream
+
+    norm = inputs.pool().normalisation
+
+    def parameterize(generator: Generator, labels: Tensor) -> Parameterization:
+        ws = first_styles(generator, labels, config.average, stream(inputs.seed, "latents"))
+        return GanLatent(
+            generator, at_cut(generator, ws, config.cut), ws, labels, config.cut, norm.apply,
+            lr_f=config.lr_f, lr_w=config.lr_w, relative=config.rates == "relative", chunk=config.chunk,
+        )  # fmt: skip
+
+    return assembled(config, inputs, parameterize)
