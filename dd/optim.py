@@ -9,7 +9,27 @@ import torch
 from torch import Tensor
 
 
-class PerClassSGD(torch.optim.Optimizer):
+class _MomentumSGD(torch.optim.Optimizer):
+    """What both have in common: the check of the momentum, and a step that calls `_move` for every tensor with a gradient."""
+
+    def __init__(self, groups: Iterable[Any], momentum: float, **defaults: Any) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), is {momentum}")
+        super().__init__(groups, {"momentum": momentum, **defaults})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Make a step of every tensor that has a gradient."""
+        for group in self.param_groups:
+            for tensor in group["params"]:
+                if tensor.grad is not None:
+                    self._move(tensor, tensor.grad, group)
+
+    def _move(self, tensor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class PerClassSGD(_MomentumSGD):
     r"""SGD with momentum that steps once for each class, in the order of the classes, on one tensor that all classes share.
 
     IDC, IDM, M3D and DSDM visit the classes one after the other; each visit takes a gradient of one class (zero for the others) and
@@ -28,9 +48,7 @@ class PerClassSGD(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Iterable[Any], labels: Tensor, classes: int, momentum: float) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), is {momentum}")
-        super().__init__(groups, {"momentum": momentum})
+        super().__init__(groups, momentum)
         self._before = labels
         self._after = classes - 1 - labels
 
@@ -42,20 +60,14 @@ class PerClassSGD(torch.optim.Optimizer):
                 if "momentum_buffer" in self.state[tensor]:
                     self._coast(tensor, group, self._before)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def _move(self, tensor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Make the gradient step of every class, and the moves by momentum that come after it."""
-        for group in self.param_groups:
-            for tensor in group["params"]:
-                if tensor.grad is None:
-                    continue
-                state = self.state[tensor]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(tensor)
-                velocity = state["momentum_buffer"]
-                velocity.mul_(group["momentum"]).add_(tensor.grad)
-                tensor.sub_(velocity, alpha=group["lr"])
-                self._coast(tensor, group, self._after)
+        state = self.state[tensor]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(tensor)
+        velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+        tensor.sub_(velocity, alpha=group["lr"])
+        self._coast(tensor, group, self._after)
 
     def _coast(self, tensor: Tensor, group: dict[str, Any], moves: Tensor) -> None:
         """Make `moves` (n,) moves by momentum alone, a number of its own for each row."""
@@ -65,7 +77,7 @@ class PerClassSGD(torch.optim.Optimizer):
         velocity.mul_(decay)
 
 
-class RelativeSGD(torch.optim.Optimizer):
+class RelativeSGD(_MomentumSGD):
     r"""SGD with momentum, in which a group's rate may be relative: a part of each tensor's own size, measured once.
 
     At its first step with a tensor S and gradient g, the rate is :math:`\eta = r \, \|S\| / \|g\|`, and that stays: the first update
@@ -75,23 +87,16 @@ class RelativeSGD(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Iterable[Any], momentum: float) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), is {momentum}")
-        super().__init__(groups, {"momentum": momentum, "relative": False})
+        super().__init__(groups, momentum, relative=False)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def _move(self, tensor: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Make a step; with a relative rate, a tensor whose gradient is 0 waits for one that is not."""
-        for group in self.param_groups:
-            for tensor in group["params"]:
-                if tensor.grad is None:
-                    continue
-                state = self.state[tensor]
-                if "rate" not in state:
-                    size = tensor.grad.norm()
-                    if group["relative"] and not size > 0:
-                        continue
-                    state["rate"] = group["lr"] * tensor.norm() / size if group["relative"] else torch.as_tensor(group["lr"]).to(tensor)
-                    state["momentum_buffer"] = torch.zeros_like(tensor)
-                velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(tensor.grad)
-                tensor.sub_(velocity * state["rate"])
+        state = self.state[tensor]
+        if "rate" not in state:
+            size = gradient.norm()
+            if group["relative"] and not size > 0:
+                return
+            state["rate"] = group["lr"] * tensor.norm() / size if group["relative"] else torch.as_tensor(group["lr"]).to(tensor)
+            state["momentum_buffer"] = torch.zeros_like(tensor)
+        velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient)
+        tensor.sub_(velocity * state["rate"])

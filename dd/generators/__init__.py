@@ -1,29 +1,26 @@
 """Generators by name, such as `mini_w32`, and the range of their images. Importing this imports no torch: plans are checked with it.
 
-A family is one file of this folder. Its top level holds two literals that are read without importing it: `NAME`, a regular
-expression with named groups, and `EXAMPLES`, a list of names; and a function `build(channels, size, classes, **fields)`, where
-`fields` are the groups that a name fills. What it builds is a `Generator`. A file with neither literal is no family.
+A family is one file of this folder, as `dd.families` describes it. What it builds is a `Generator`. A file with neither literal is no
+family.
 
 GAN range: images lie in [-1, 1], uint8 value v at v / 127.5 - 1, so that the background of digits and clothes is -1.
 """
 
 from __future__ import annotations
 
-import ast
-import re
-from contextlib import nullcontext
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dd.errors import ConfigError, nearest
+from dd.families import Families
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 __all__ = ["Generator", "build", "from_gan", "module_of", "names", "parse", "to_gan", "to_uint8"]
+
+FAMILIES = Families("generator", __name__, Path(__file__).parent, strict=False)
+names, module_of, parse = FAMILIES.names, FAMILIES.module_of, FAMILIES.parse
 
 
 class Generator(Protocol):
@@ -82,37 +79,6 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.detach().clamp(-1.0, 1.0).add(1.0).mul(127.5).round().byte()
 
 
-class Family(NamedTuple):
-    """What a family's file declares."""
-
-    module: str
-    pattern: re.Pattern[str]
-    examples: tuple[str, ...]
-
-
-def names() -> list[str]:
-    """Return example names of every family: each option of each family at least once."""
-    return [name for family in _families() for name in family.examples]
-
-
-def module_of(name: str) -> str:
-    """Return the module that builds `name`, such as "dd.generators.mini".
-
-    Raises:
-        ConfigError: no family has such a name.
-    """
-    return _match(name)[0]
-
-
-def parse(name: str) -> dict[str, Any]:
-    """Return the fields that `name` spells out, numbers as int: {"width": 32}; defaults are left to the family's `build`.
-
-    Raises:
-        ConfigError: no family has such a name; the message has the nearest example and every form.
-    """
-    return _match(name)[1]
-
-
 def build(name: str, channels: int, size: tuple[int, int], classes: int, seed: int | None = None, *names: object) -> Any:
     """Build an untrained generator of (n, channels, *size) images, on the CPU.
 
@@ -128,55 +94,4 @@ def build(name: str, channels: int, size: tuple[int, int], classes: int, seed: i
     Raises:
         ConfigError: unknown name, or images that the family cannot make.
     """
-    module, fields = _match(name)
-    family = import_module(module)
-    from dd.rng import seeded
-
-    try:
-        with nullcontext() if seed is None else seeded(seed, *names):
-            return family.build(channels, (size[0], size[1]), classes, **fields)
-    except ConfigError as error:
-        raise ConfigError(f"generator {name!r}: {error}") from None
-
-
-def _match(name: str) -> tuple[str, dict[str, Any]]:
-    for family in _families():
-        if found := family.pattern.fullmatch(name):
-            fields = {key: text for key, text in found.groupdict().items() if text is not None}
-            return family.module, {key: int(text) if text.isdecimal() else text for key, text in fields.items()}
-    forms = "; ".join(_readable(family.pattern.pattern) for family in _families())
-    raise ConfigError(f"generator {name!r} is unknown{nearest(name, names())}; forms, [] optional: {forms}")
-
-
-def _readable(pattern: str) -> str:
-    """Return "mini[_w<width>]" for a family's regular expression."""
-    text = re.sub(r"\(\?P<(\w+)>\[[^()]*\)", r"<\1>", pattern)
-    text = re.sub(r"\(\?P<\w+>([^()]*)\)", r"(\1)", text)
-    return re.sub(r"\(\?:((?:[^()]|\([^()]*\))*)\)\?", r"[\1]", text)
-
-
-@cache
-def _families() -> tuple[Family, ...]:
-    files = (path for path in sorted(Path(__file__).parent.glob("*.py")) if path.name != "__init__.py")
-    return tuple(family for path in files if (family := _read(path)) is not None)
-
-
-def _read(path: Path) -> Family | None:
-    """Read a family's literals; None for a file without them."""
-    found: dict[str, Any] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id="NAME" | "EXAMPLES" as key)], value=value):
-                try:
-                    found[key] = ast.literal_eval(value)
-                except ValueError:
-                    raise ConfigError(f"{path}: {key} must be a plain literal, not an expression") from None
-    if not found:
-        return None
-    if missing := {"NAME", "EXAMPLES"} - set(found):
-        raise ConfigError(f"{path}: a generator family must have {' and '.join(sorted(missing))} at its top level")
-    try:
-        pattern = re.compile(found["NAME"])
-    except re.error as error:
-        raise ConfigError(f"{path}: NAME {found['NAME']!r} is not a regular expression: {error}") from None
-    return Family(f"{__name__}.{path.stem}", pattern, tuple(found["EXAMPLES"]))
+    return FAMILIES.build(name, channels, size, classes, seed, *names)

@@ -1,6 +1,7 @@
-"""What generators and their discriminator share: layers with equalised learning rates (Karras et al., ICLR 2018; StyleGAN2, CVPR 2020).
+"""What generators and their discriminator share: layers with equalised learning rates, and the walk through a generator's stages.
 
-Weights are stored with unit variance and scaled where they are used, so that Adam moves every layer at the same relative rate.
+The layers are those of Karras et al. (ICLR 2018) and of StyleGAN2 (CVPR 2020): weights are stored with unit variance and scaled where
+they are used, so that Adam moves every layer at the same relative rate.
 """
 
 from __future__ import annotations
@@ -68,3 +69,77 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, outputs, h, w) of (n, inputs, h, w)."""
         return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
+
+
+class Staged(nn.Module):
+    """What every generator of stages has in common: all but `start` of a `dd.generators.Generator`, where the methods' shapes stand.
+
+    Who inherits sets what is named here. mapping: (z, y) -> w, with a parameter `embedding`. stages: each (f, w) -> f. shapes: of f at the
+    cuts 0 to K, (channels, height, width).
+    """
+
+    mapping: nn.Module
+    stages: nn.ModuleList
+    shapes: list[tuple[int, int, int]]
+    num_stages: int
+    num_ws: int
+    z_dim: int
+    w_dim: int
+
+    def map(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return ws (n, num_ws, w_dim); all of an image are equal. No truncation."""
+        return self._everywhere(self.mapping(z, y))
+
+    @torch.no_grad()
+    def mean_w(self, y: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Return ws (n, num_ws, w_dim): for each image the mean of w over `count` z of its own, drawn on the CPU, image by image.
+
+        Raises:
+            ConfigError: `count` below 1.
+        """
+        if count < 1:
+            raise ConfigError(f"mean_w: count: value {count}; allowed: 1 and more")
+        rows = []
+        for label in y:  # one at a time: 1,000 z for each of many images need not be in memory together
+            z = torch.randn(count, self.z_dim, generator=generator).to(self.mapping.get_parameter("embedding"))
+            rows.append(self.mapping(z, label.expand(count)).mean(0))
+        return self._everywhere(torch.stack(rows))
+
+    def _everywhere(self, w: Tensor) -> Tensor:
+        """Return w (n, w_dim) for the input and every stage."""
+        return w[:, None].repeat(1, self.num_ws, 1)
+
+    def start(self, ws: Tensor) -> Tensor:
+        """Return f at cut 0."""
+        raise NotImplementedError
+
+    def advance(self, f: Tensor, ws: Tensor, cut: int, m: int) -> Tensor:
+        """Return f after stages cut .. cut + m - 1, without the output's scale; m may be 0.
+
+        Raises:
+            ConfigError: stages that the generator does not have.
+        """
+        if not (m >= 0 and 0 <= cut <= cut + m <= self.num_stages):
+            raise ConfigError(f"stages {cut} to {cut + m - 1} do not exist; allowed: 0 to {self.num_stages - 1}")
+        for k in range(cut, cut + m):
+            f = self.stages[k](f, ws[:, k + 1])
+        return f
+
+    def decode(self, f: Tensor, ws: Tensor, cut: int) -> Tensor:
+        """Return images of f at `cut`, not clamped; without a scale of the output, cut K is the identity."""
+        return self.advance(f, ws, cut, self.num_stages - cut)
+
+    def feature_shape(self, cut: int) -> tuple[int, ...]:
+        """Return (channels, height, width) of f at `cut`.
+
+        Raises:
+            ConfigError: no such cut.
+        """
+        if not 0 <= cut <= self.num_stages:
+            raise ConfigError(f"cut: value {cut}; allowed: 0 to {self.num_stages}")
+        return self.shapes[cut]
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return images (n, c, h, w) of z (n, z_dim) and class ids y (n,)."""
+        ws = self.map(z, y)
+        return self.decode(self.start(ws), ws, 0)

@@ -24,8 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd.errors import ConfigError
-from dd.generators._layers import Linear, activate, unit, working_side
+from dd.generators._layers import Linear, Staged, activate, unit, working_side
 
 NAME = r"mini(?:_w(?P<width>[1-9][0-9]*))?"
 EXAMPLES = ["mini", "mini_w16"]
@@ -102,7 +101,7 @@ class ToColours(nn.Module):
         return F.conv2d(f * self.affine(w)[:, :, None, None], self.weight * self.scale, self.bias)
 
 
-class Mini(nn.Module):
+class Mini(Staged):
     """The generator; a `dd.generators.Generator`, where the methods' shapes stand.
 
     width: channels of the first stages; None is the default for the size. crop: pixels that the last stage leaves out on each
@@ -121,61 +120,14 @@ class Mini(nn.Module):
         self.constant = nn.Parameter(torch.randn(at[4], 4, 4))
         self.affine = Linear(self.w_dim, at[4], bias=1.0)
         stages: list[nn.Module] = [Stage(at[4], at[4], self.w_dim, up=False)]
-        self._shapes: list[tuple[int, int, int]] = [(at[4], 4, 4), (at[4], 4, 4)]
+        self.shapes = [(at[4], 4, 4), (at[4], 4, 4)]
         for here in [resolution for resolution in at if resolution > 4]:
             stages += [Stage(at[here // 2], at[here], self.w_dim, up=True), Stage(at[here], at[here], self.w_dim, up=False)]
-            self._shapes += [(at[here], here, here)] * 2
+            self.shapes += [(at[here], here, here)] * 2
         self.stages = nn.ModuleList([*stages, ToColours(at[side], channels, self.w_dim, self.crop)])
-        self._shapes.append((channels, *size))
+        self.shapes.append((channels, *size))
         self.num_stages, self.num_ws = len(self.stages), len(self.stages) + 1
-
-    def map(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return ws (n, num_ws, w_dim); all of an image are equal."""
-        w: Tensor = self.mapping(z, y)
-        return w[:, None].repeat(1, self.num_ws, 1)
-
-    @torch.no_grad()
-    def mean_w(self, y: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Return ws (n, num_ws, w_dim): for each image the mean of w over `count` z of its own, drawn on the CPU, image by image."""
-        if count < 1:
-            raise ConfigError(f"mean_w: count: value {count}; allowed: 1 and more")
-        rows = []
-        for label in y:  # one at a time: 1,000 z for each of many images need not be in memory together
-            z = torch.randn(count, self.z_dim, generator=generator).to(y.device)
-            rows.append(self.mapping(z, label.expand(count)).mean(0))
-        return torch.stack(rows)[:, None].repeat(1, self.num_ws, 1)
 
     def start(self, ws: Tensor) -> Tensor:
         """Return f0, (n, width, 4, 4): the learned constant times a style of w_0."""
         return self.constant * self.affine(ws[:, 0])[:, :, None, None]
-
-    def advance(self, f: Tensor, ws: Tensor, cut: int, m: int) -> Tensor:
-        """Return f after stages cut .. cut + m - 1; m may be 0.
-
-        Raises:
-            ConfigError: stages that the generator does not have.
-        """
-        if m < 0 or cut < 0 or cut + m > self.num_stages:
-            raise ConfigError(f"stages {cut} to {cut + m - 1} do not exist; this generator has the cuts 0 to {self.num_stages}")
-        for k in range(cut, cut + m):
-            f = self.stages[k](f, ws[:, k + 1])
-        return f
-
-    def decode(self, f: Tensor, ws: Tensor, cut: int) -> Tensor:
-        """Return images of f at `cut`; linear at the end, not clamped. The output has no scale, so cut K is the identity."""
-        return self.advance(f, ws, cut, self.num_stages - cut)
-
-    def feature_shape(self, cut: int) -> tuple[int, ...]:
-        """Return (channels, height, width) of f at `cut`.
-
-        Raises:
-            ConfigError: no such cut.
-        """
-        if not 0 <= cut <= self.num_stages:
-            raise ConfigError(f"cut: value {cut}; allowed: 0 to {self.num_stages}")
-        return self._shapes[cut]
-
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return images (n, c, h, w) of z (n, z_dim) and class ids y (n,)."""
-        ws = self.map(z, y)
-        return self.decode(self.start(ws), ws, 0)

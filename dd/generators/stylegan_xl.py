@@ -25,6 +25,7 @@ from dd.artifacts import load_tensors
 from dd.config import parse
 from dd.errors import ArtifactError, ConfigError
 from dd.generators._alias_free import Facts, Input, Layer, Mapping
+from dd.generators._layers import Staged
 
 KIND = "stylegan_xl"  # of a file: metadata config.generator, and the key of the facts
 PREFIX = "generator."
@@ -32,78 +33,36 @@ CLOSE = 1e-3  # of images in about [-1, 1]: far above float32's rounding, far be
 SHOWN = 4  # tensors that a message names
 
 
-class StyleGANXL(nn.Module):
+class StyleGANXL(Staged):
     """The generator; a `dd.generators.Generator`, where the methods' shapes stand. Its weights are zeros until they are loaded."""
+
+    mapping: Mapping
 
     def __init__(self, facts: Facts) -> None:
         super().__init__()
         self.facts = facts
         self.z_dim, self.w_dim, self.classes = facts.z_dim, facts.w_dim, facts.classes
-        self.num_stages, self.num_ws = len(facts.layers), len(facts.layers) + 1
         self.channels, self.size = facts.layers[-1].outputs, (facts.layers[-1].out_size,) * 2
         self.mapping = Mapping(facts)
         self.input = Input(facts)
         self.stages = nn.ModuleList(Layer(layer, facts.w_dim) for layer in facts.layers)
-
-    def map(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return ws (n, num_ws, w_dim); all of an image are equal. No truncation."""
-        w: Tensor = self.mapping(z, y)
-        return w[:, None].repeat(1, self.num_ws, 1)
-
-    @torch.no_grad()
-    def mean_w(self, y: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Return ws (n, num_ws, w_dim): for each image the mean of w over `count` z of its own, drawn on the CPU, image by image."""
-        if count < 1:
-            raise ConfigError(f"mean_w: count: value {count}; allowed: 1 and more")
-        rows = []
-        for label in y:
-            z = torch.randn(count, self.z_dim, generator=generator).to(self.mapping.w_avg)
-            rows.append(self.mapping(z, label.expand(count)).mean(0))
-        return torch.stack(rows)[:, None].repeat(1, self.num_ws, 1)
+        first = (facts.input.channels, facts.input.size, facts.input.size)
+        self.shapes = [first, *((layer.outputs, layer.out_size, layer.out_size) for layer in facts.layers)]
+        self.num_stages, self.num_ws = len(self.stages), len(self.stages) + 1
 
     @torch.no_grad()
     def stored_mean_w(self, y: Tensor) -> Tensor:
         """Return ws (n, num_ws, w_dim) from the average w of each class that the training kept: what `mean_w` estimates, for nothing."""
-        return self.mapping.w_avg[y][:, None].repeat(1, self.num_ws, 1)
+        return self._everywhere(self.mapping.w_avg[y])
 
     def start(self, ws: Tensor) -> Tensor:
         """Return f0 (n, channels, size, size): the Fourier features of w_0."""
         f: Tensor = self.input(ws[:, 0])
         return f
 
-    def advance(self, f: Tensor, ws: Tensor, cut: int, m: int) -> Tensor:
-        """Return f after stages cut .. cut + m - 1, without the output's scale.
-
-        Raises:
-            ConfigError: such stages do not exist.
-        """
-        if not (m >= 0 and 0 <= cut <= cut + m <= self.num_stages):
-            raise ConfigError(f"stages {cut} to {cut + m - 1}: allowed: 0 to {self.num_stages - 1}")
-        for k in range(cut, cut + m):
-            f = self.stages[k](f, ws[:, k + 1])
-        return f
-
     def decode(self, f: Tensor, ws: Tensor, cut: int) -> Tensor:
         """Return images of f at `cut`, not clamped; of f at cut K, output_scale f."""
-        return self.advance(f, ws, cut, self.num_stages - cut) * self.facts.output_scale
-
-    def feature_shape(self, cut: int) -> tuple[int, ...]:
-        """Return (channels, height, width) of f at `cut`.
-
-        Raises:
-            ConfigError: no such cut.
-        """
-        if not 0 <= cut <= self.num_stages:
-            raise ConfigError(f"cut: value {cut}; allowed: 0 to {self.num_stages}")
-        if cut == 0:
-            return self.facts.input.channels, self.facts.input.size, self.facts.input.size
-        layer = self.facts.layers[cut - 1]
-        return layer.outputs, layer.out_size, layer.out_size
-
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return images (n, c, h, w) of z (n, z_dim) and class ids y (n,)."""
-        ws = self.map(z, y)
-        return self.decode(self.start(ws), ws, 0)
+        return super().decode(f, ws, cut) * self.facts.output_scale
 
 
 def load(path: Path | str, device: str = "cpu", classes: Sequence[int] | None = None) -> StyleGANXL:
@@ -115,23 +74,17 @@ def load(path: Path | str, device: str = "cpu", classes: Sequence[int] | None = 
 
     Raises:
         ArtifactError: missing, damaged, or not a converted StyleGAN-XL.
-        ConfigError: `classes` has a number that the generator does not know.
+        ConfigError: `classes` is empty, or has a number that the generator does not know, or one twice.
     """
-    net = from_tensors(*load_tensors(path), path)
-    if classes is not None:
-        if not classes or (unknown := [c for c in classes if not 0 <= c < net.classes]):
-            raise ConfigError(f"{path}: classes: value {unknown if classes else []}; allowed: 0 to {net.classes - 1}, at least one")
-        rows, own = torch.tensor(list(classes)), net.mapping
-        own.embedding, own.w_avg = nn.Parameter(own.embedding.detach()[rows]), own.w_avg[rows]
-        net.classes = len(classes)
-    return net.to(device).eval().requires_grad_(False)
+    return from_tensors(*load_tensors(path), path, classes).to(device).eval()
 
 
-def from_tensors(tensors: dict[str, Tensor], meta: dict[str, Any], path: Path | str) -> StyleGANXL:
-    """Return the generator that `load_tensors` read from `path`, with frozen weights.
+def from_tensors(tensors: dict[str, Tensor], meta: dict[str, Any], path: Path | str, classes: Sequence[int] | None = None) -> StyleGANXL:
+    """Return the generator that `load_tensors` read from `path`, with frozen weights; `classes` as of `load`.
 
     Raises:
         ArtifactError: other metadata than the conversion writes, facts that contradict each other, or tensors that do not fit them.
+        ConfigError: as `load`.
     """
     config = meta.get("config")
     kind = config.get("generator") if isinstance(config, dict) else None
@@ -163,6 +116,13 @@ def from_tensors(tensors: dict[str, Tensor], meta: dict[str, Any], path: Path | 
     if complaints := [f"{what}: {_some(names)}" for what, names in wrong.items() if names]:
         raise ArtifactError(f"{path}: does not fit its own facts; tensors {'; tensors '.join(complaints)}; convert it again")
     net.load_state_dict(given, assign=True)
+    if classes is not None:
+        wrong_ids = [c for at, c in enumerate(classes) if not 0 <= c < net.classes or c in classes[:at]]
+        if wrong_ids or not classes:
+            raise ConfigError(f"{path}: classes: value {wrong_ids}; allowed: 0 to {net.classes - 1}, each once, at least one")
+        rows, own = torch.tensor(list(classes)), net.mapping
+        own.embedding, own.w_avg = nn.Parameter(own.embedding.detach()[rows]), own.w_avg[rows]
+        net.classes = len(classes)
     return net.requires_grad_(False)
 
 

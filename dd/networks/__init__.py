@@ -1,59 +1,24 @@
 """Networks by name, such as `convnet3_in_w256`. Importing this imports no torch: plans are checked with it.
 
-A family is one file of this folder. Its top level holds two literals that are read without importing it: `NAME`, a regular
-expression with named groups, and `EXAMPLES`, a list of names; and two functions, `smallest(**fields)` and
-`build(channels, size, classes, **fields)`, where `fields` are the groups that a name fills.
+A family is one file of this folder, as `dd.families` describes it; it has a second function, `smallest(**fields)`.
 """
 
 from __future__ import annotations
 
 import ast
-import re
-from contextlib import nullcontext
-from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from dd.errors import ConfigError, nearest
+from dd.families import Families
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["build", "describe", "module_of", "names", "parse", "smallest"]
 
-
-class Family(NamedTuple):
-    """What a family's file declares."""
-
-    module: str
-    pattern: re.Pattern[str]
-    examples: tuple[str, ...]
-
-
-def names() -> list[str]:
-    """Return example names of every family: each option of each family at least once."""
-    return [name for family in _families() for name in family.examples]
-
-
-def module_of(name: str) -> str:
-    """Return the module that builds `name`, such as "dd.networks.convnet".
-
-    Raises:
-        ConfigError: no family has such a name.
-    """
-    return _match(name)[0]
-
-
-def parse(name: str) -> dict[str, Any]:
-    """Return the fields that `name` spells out, numbers as int: {"depth": 3, "norm": "in", "width": 256}.
-
-    Options that the name leaves out are left out here too; their defaults stand in the family's `build`.
-
-    Raises:
-        ConfigError: no family has such a name; the message has the nearest example and every form.
-    """
-    return _match(name)[1]
+FAMILIES = Families("network", __name__, Path(__file__).parent)
+names, module_of, parse = FAMILIES.names, FAMILIES.module_of, FAMILIES.parse
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -62,9 +27,9 @@ def describe(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no family has such a name.
     """
-    module, fields = _match(name)
+    module, fields = FAMILIES.match(name)
     settings: dict[str, Any] = {}
-    for node in ast.parse((Path(__file__).parent / f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")).body:
+    for node in ast.parse((FAMILIES.folder / f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.targets[0], ast.Name):
             settings[node.targets[0].id.lower()] = node.value.value
         elif isinstance(node, ast.FunctionDef) and node.name == "build":
@@ -79,7 +44,7 @@ def smallest(name: str) -> int:
     Raises:
         ConfigError: no family has such a name.
     """
-    module, fields = _match(name)
+    module, fields = FAMILIES.match(name)
     return int(import_module(module).smallest(**fields))
 
 
@@ -101,54 +66,5 @@ def build(name: str, channels: int, size: tuple[int, int], classes: int, seed: i
     Raises:
         ConfigError: unknown name, an image too small for it, or fields that do not go together.
     """
-    module, fields = _match(name)
-    family = import_module(module)
-    from dd.rng import seeded
-
-    try:
-        with nullcontext() if seed is None else seeded(seed, *names):
-            network: nn.Module = family.build(channels, (size[0], size[1]), classes, **fields)
-    except ConfigError as error:
-        raise ConfigError(f"network {name!r}: {error}") from None
+    network: nn.Module = FAMILIES.build(name, channels, size, classes, seed, *names)
     return network
-
-
-def _match(name: str) -> tuple[str, dict[str, Any]]:
-    for family in _families():
-        if found := family.pattern.fullmatch(name):
-            fields = {key: text for key, text in found.groupdict().items() if text is not None}
-            return family.module, {key: int(text) if text.isdecimal() else text for key, text in fields.items()}
-    forms = "; ".join(_readable(family.pattern.pattern) for family in _families())
-    raise ConfigError(f"network {name!r} is unknown{nearest(name, names())}; forms, [] optional: {forms}")
-
-
-def _readable(pattern: str) -> str:
-    """Return "convnet<depth>_(in|bn)[_w<width>]" for a family's regular expression."""
-    text = re.sub(r"\(\?P<(\w+)>\[[^()]*\)", r"<\1>", pattern)
-    text = re.sub(r"\(\?P<\w+>([^()]*)\)", r"(\1)", text)
-    return re.sub(r"\(\?:((?:[^()]|\([^()]*\))*)\)\?", r"[\1]", text)
-
-
-@cache
-def _families() -> tuple[Family, ...]:
-    folder = Path(__file__).parent
-    return tuple(_read(path) for path in sorted(folder.glob("*.py")) if not path.name.startswith("_"))
-
-
-def _read(path: Path) -> Family:
-    """Read a family's literals. A file whose name starts with an underscore is no family."""
-    found: dict[str, Any] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id="NAME" | "EXAMPLES" as key)], value=value):
-                try:
-                    found[key] = ast.literal_eval(value)
-                except ValueError:
-                    raise ConfigError(f"{path}: {key} must be a plain literal, not an expression") from None
-    if missing := {"NAME", "EXAMPLES"} - set(found):
-        raise ConfigError(f"{path}: a network family must have {' and '.join(sorted(missing))} at its top level")
-    try:
-        pattern = re.compile(found["NAME"])
-    except re.error as error:
-        raise ConfigError(f"{path}: NAME {found['NAME']!r} is not a regular expression: {error}") from None
-    return Family(f"{__name__}.{path.stem}", pattern, tuple(found["EXAMPLES"]))

@@ -21,12 +21,10 @@ of queries, keys and values; no norms in the `none` form. Narrow forms, with hea
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from dd.errors import ConfigError
 from dd.networks._layers import Chain, Dropout
+from dd.networks._vit import Block, ClassToken, Tokens, refuse_unfit
 
 NAME = r"vit_p(?P<patch>[1-9][0-9]*)_(?P<norm>ln|none)_d(?P<depth>[1-9][0-9]*)(?:_w(?P<width>[1-9][0-9]*))?"
 EXAMPLES = ["vit_p4_ln_d6_w32", "vit_p4_none_d2_w16", "vit_p16_none_d10_w32"]  # narrow; the papers' are 512 wide
@@ -35,55 +33,17 @@ HEADS = 8
 DROPOUT = 0.1
 
 
-class Tokens(nn.Module):
-    """(n, c, h, w) -> (n, 1 + hw / p^2, dim): patches by row, after a class token, plus their positions, with dropout."""
+class Dropped(Tokens):
+    """Tokens with dropout."""
 
     def __init__(self, channels: int, size: tuple[int, int], patch: int, dim: int) -> None:
-        super().__init__()
-        # A convolution is Linear on flattened patches, also in how it is initialised; its inputs only stand in another order.
-        self.patch = nn.Conv2d(channels, dim, patch, stride=patch)
-        self.class_token = nn.Parameter(torch.randn(1, 1, dim))
-        self.position = nn.Parameter(torch.randn(1, 1 + size[0] // patch * (size[1] // patch), dim))
+        super().__init__(channels, size, patch, dim, spread=1.0)
         self.dropout = Dropout(DROPOUT)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the tokens."""
-        patches = self.patch(x).flatten(2).transpose(1, 2)
-        tokens: Tensor = self.dropout(torch.cat([self.class_token.expand(len(x), -1, -1), patches], 1) + self.position)
+        tokens: Tensor = self.dropout(super().forward(x))
         return tokens
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); norm is LayerNorm or nothing."""
-
-    def __init__(self, dim: int, kind: str) -> None:
-        super().__init__()
-        self.norm1 = _norm(kind, dim)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Sequential(nn.Linear(dim, dim), Dropout(DROPOUT))
-        self.norm2 = _norm(kind, dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), Dropout(DROPOUT), nn.Linear(dim, dim), Dropout(DROPOUT))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (n, tokens, dim)."""
-        n, tokens, dim = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(n, tokens, 3, HEADS, dim // HEADS).permute(2, 0, 3, 1, 4)
-        h = F.scaled_dot_product_attention(q, k, v)
-        x = x + self.out(h.transpose(1, 2).reshape(n, tokens, dim))
-        return x + self.mlp(self.norm2(x))
-
-
-class ClassToken(nn.Module):
-    """(n, tokens, dim) -> (n, dim), the class token, normalised or not."""
-
-    def __init__(self, dim: int, kind: str) -> None:
-        super().__init__()
-        self.norm = _norm(kind, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the class token."""
-        token: Tensor = self.norm(x[:, 0])
-        return token
 
 
 def smallest(patch: int, **_: object) -> int:
@@ -93,17 +53,21 @@ def smallest(patch: int, **_: object) -> int:
 
 def build(channels: int, size: tuple[int, int], classes: int, patch: int, norm: str, depth: int, width: int = 512) -> nn.Module:
     """Build a ViT; see `dd.networks.build`."""
-    if width % HEADS:
-        below = width // HEADS * HEADS
-        near = " and ".join(str(value) for value in (below, below + HEADS) if value)
-        raise ConfigError(f"width {width} must be a multiple of its {HEADS} heads; nearest allowed: {near}")
-    if size[0] % patch or size[1] % patch or min(size) < patch:
-        raise ConfigError(
-            f"takes images whose sides are multiples of {patch} pixels, not {size[0]}x{size[1]}; "
-            f"the smallest size it takes is {patch}x{patch}"
-        )
-    blocks = [Tokens(channels, size, patch, width), *(Block(width, norm) for _ in range(depth)), ClassToken(width, norm)]
+    refuse_unfit(width, HEADS, size, patch)
+    blocks = [Dropped(channels, size, patch, width), *(_block(width, norm) for _ in range(depth)), ClassToken(_norm(norm, width))]
     return Chain(blocks, width, classes)
+
+
+def _block(dim: int, kind: str) -> Block:
+    """Return a block whose norm is LayerNorm or nothing; its arguments are made in the order in which parameters are drawn."""
+    return Block(
+        HEADS,
+        norm1=_norm(kind, dim),
+        qkv=nn.Linear(dim, 3 * dim, bias=False),
+        out=nn.Sequential(nn.Linear(dim, dim), Dropout(DROPOUT)),
+        norm2=_norm(kind, dim),
+        mlp=nn.Sequential(nn.Linear(dim, dim), nn.GELU(), Dropout(DROPOUT), nn.Linear(dim, dim), Dropout(DROPOUT)),
+    )
 
 
 def _norm(kind: str, dim: int) -> nn.Module:

@@ -17,7 +17,7 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +28,6 @@ from torch.nn.utils import get_total_norm
 
 from dd import generators
 from dd.artifacts import load_tensors, save_tensors
-from dd.config import hashed
 from dd.data.load import load
 from dd.errors import ArtifactError, ConfigError
 from dd.generators import Generator, to_gan
@@ -36,7 +35,7 @@ from dd.generators.discriminator import BACKGROUND, Discriminator
 from dd.progress import Progress
 from dd.rng import seeded, stream
 from dd.train.gan_config import GanConfig
-from dd.train.pretrain import SAVE_EVERY, Stopped, facts_of
+from dd.train.pretrain import SAVE_EVERY, Stopped, check_continued, facts_of, identity_of, resumed, weights_of
 
 SHIFT = 8  # `translation` moves by up to a side / SHIFT
 SEEN = ("d_loss", "g_loss", "real_above_zero", "fake_above_zero")  # sums over the updates of an epoch; then these two:
@@ -129,7 +128,7 @@ class GanLearner:
 
     def __init__(self, config: GanConfig, dataset: Path, seed: int, device: str) -> None:
         self.config, self.seed, self.device, self.step = config, seed, device, 0
-        facts = self.facts = facts_of(cast(Any, config), dataset)  # it reads but the dataset, as of the other stages' configurations
+        facts = self.facts = facts_of(config, dataset)
         self.classes, self.size = len(facts["classes"]), (int(facts["size"][0]), int(facts["size"][1]))
         self.channels, self.names = int(facts["channels"]), ("gan", config.generator)
         self._check()
@@ -229,7 +228,7 @@ class GanLearner:
 
     def identity(self) -> dict[str, Any]:
         """Return the metadata that a file must have to be this training."""
-        return {"config": hashed(self.config), "seed": self.seed, "fingerprint": self.facts["fingerprint"]}
+        return identity_of(self.config, self.seed, self.facts)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the training as it is: tensors and metadata of its file."""
@@ -274,10 +273,8 @@ class GanLearner:
 
     def take(self, tensors: dict[str, Tensor], meta: dict[str, Any], path: Path, step: int) -> None:
         """Take over the training after `step` updates from what `path` held; see `load` for errors."""
-        for key, wanted in {**self.identity(), "step": step}.items():
-            if meta.get(key) != wanted:
-                raise ArtifactError(f"{path}: {key}: is {meta.get(key)!r}, this job continues {wanted!r}")
-        weights = {part: _weights(net, tensors, part, path) for part, net in self._parts().items()}
+        check_continued(meta, {**self.identity(), "step": step}, path)
+        weights = {part: weights_of(net, tensors, part, path) for part, net in self._parts().items()}
         moments = {part: self._moments(part, tensors, path) if step else {} for part in self._adams()}
         if "health" not in tensors or tensors["health"].shape != self.sums.shape:
             raise ArtifactError(f"{path}: its sums over an epoch (health) are missing; delete it and run again")
@@ -302,14 +299,7 @@ class GanLearner:
 
     def resume(self, path: Path, first: int, last: int) -> bool:
         """Take over what an interrupted job left at `path`, if it is this training, sound, and after `first` to `last` updates."""
-        try:
-            tensors, meta = load_tensors(path)
-            if not first <= meta.get("step", -1) <= last:
-                return False
-            self.take(tensors, meta, path, meta["step"])
-        except ArtifactError:
-            return False  # made again
-        return True
+        return resumed(self.take, path, "step", first, last)
 
 
 def _descend(adam: torch.optim.Adam, loss: Tensor) -> None:
@@ -318,23 +308,28 @@ def _descend(adam: torch.optim.Adam, loss: Tensor) -> None:
     adam.step()
 
 
-def _weights(net: nn.Module, tensors: dict[str, Tensor], part: str, path: Path) -> dict[str, Tensor]:
-    """Return the weights of `part`, if they fit the network."""
-    weights = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
-    expected = net.state_dict()
-    wrong = sorted({*weights, *expected} - {name for name in weights if name in expected and weights[name].shape == expected[name].shape})
-    if wrong:
-        raise ArtifactError(f"{path}: {part} does not fit what it names: {', '.join(wrong[:3])} missing, unknown or of another shape")
-    return weights
-
-
-def load_generator(path: Path, device: str = "cpu") -> Generator:
+def load_generator(path: Path, device: str = "cpu", classes: Sequence[int] | None = None) -> Generator:
     """Return the generator that a file of ours holds: the average, in eval mode, without gradients of its weights.
+
+    Args:
+        path: written by `train`, or a converted StyleGAN-XL (see `dd.generators.stylegan_xl`).
+        classes: of a StyleGAN-XL, which was trained on other data: its class for each label 0 .. C - 1 of the dataset. Of one that `train`
+            wrote, whose labels are the dataset's own: None.
 
     Raises:
         ArtifactError: missing, damaged, not a generator, or of a training that diverged, which there is nothing to learn from.
+        ConfigError: `classes` is given or missing where it must not be, or has ids that the generator does not have, or one twice.
     """
+    from dd.generators import stylegan_xl
+
     tensors, meta = load_tensors(path)
+    config = meta.get("config")
+    if isinstance(config, dict) and config.get("generator") == stylegan_xl.KIND:
+        if classes is None:
+            raise ConfigError(f"{path}: classes: is missing; a StyleGAN-XL needs its own class for each label of the dataset")
+        return stylegan_xl.from_tensors(tensors, meta, path, classes).to(device).eval()
+    if classes is not None:
+        raise ConfigError(f"{path}: classes: given for a generator that is no StyleGAN-XL; its labels are those of the dataset it learned")
     try:
         name, shape, seed = meta["config"]["generator"], (meta["channels"], tuple(meta["size"]), meta["classes"]), meta["seed"]
     except (KeyError, TypeError) as error:
@@ -342,5 +337,5 @@ def load_generator(path: Path, device: str = "cpu") -> Generator:
     if meta.get("diverged") is not None:
         raise ArtifactError(f"{path}: its training diverged ({meta['diverged']}); train it with another lr, r1_gamma or seed")
     net = generators.build(name, *shape, seed, "load")  # with a seed, so that torch's global generator is left alone
-    net.load_state_dict(_weights(net, tensors, "generator", path))
+    net.load_state_dict(weights_of(net, tensors, "generator", path))
     return cast(Generator, net.to(device).eval().requires_grad_(False))

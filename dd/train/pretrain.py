@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from dd.errors import ArtifactError, ConfigError
 from dd.progress import Progress
 from dd.train.config import ExpertConfig, PretrainConfig
 from dd.train.supervised import Fitted, fit, for_data
+
+if TYPE_CHECKING:
+    from dd.train.gan_config import GanConfig
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running training
 
@@ -94,13 +97,58 @@ def pretrain(
         kept.replace(out)
 
 
-def facts_of(config: PretrainConfig | ExpertConfig, dataset: Path) -> dict[str, Any]:
+def facts_of(config: PretrainConfig | ExpertConfig | GanConfig, dataset: Path) -> dict[str, Any]:
     """Return the manifest of the prepared dataset; raise ArtifactError if it is not the configuration's."""
     facts = manifest(dataset)
     for key, value in (("name", config.dataset.name), ("fingerprint", config.dataset.fingerprint)):
         if value is not None and facts[key] != value:
             raise ArtifactError(f"{Path(dataset) / 'manifest.json'}: {key}: is {facts[key]!r}, the configuration asks for {value!r}")
     return facts
+
+
+def identity_of(config: PretrainConfig | ExpertConfig | GanConfig, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata that every file of a training has; `facts` as of `facts_of`."""
+    return {"config": hashed(config), "seed": seed, "fingerprint": facts["fingerprint"]}
+
+
+def check_continued(meta: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """Raise ArtifactError if the metadata of a file are not those of the training that is to be continued."""
+    for key, value in wanted.items():
+        if meta.get(key) != value:
+            raise ArtifactError(f"{path}: {key}: is {meta.get(key)!r}, this job continues {value!r}")
+
+
+def weights_of(net: nn.Module, tensors: dict[str, torch.Tensor], part: str, path: Path) -> dict[str, torch.Tensor]:
+    """Return the weights and buffers that a file holds as `part`.*, for `net.load_state_dict`.
+
+    Raises:
+        ArtifactError: they do not fit the network.
+    """
+    weights = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
+    expected = net.state_dict()
+    wrong = sorted({*weights, *expected} - {name for name in weights if name in expected and weights[name].shape == expected[name].shape})
+    if wrong:
+        some = ", ".join(wrong[:3])
+        raise ArtifactError(f"{path}: {part} does not fit the network that it names: {some} missing, unknown or of another shape")
+    return weights
+
+
+Take = Callable[[dict[str, torch.Tensor], dict[str, Any], Path, int], None]  # tensors and metadata of a file, where it is, how far it got
+
+
+def resumed(take: Take, path: Path, counts: str, first: int, last: int) -> bool:
+    """Let `take` take over what an interrupted job left at `path`; tell whether that was sound and `first` to `last` of `counts` far.
+
+    counts: the key of the metadata that says how far: "epoch" or "step".
+    """
+    try:
+        tensors, meta = load_tensors(path)
+        if not first <= meta.get(counts, -1) <= last:
+            return False
+        take(tensors, meta, path, meta[counts])
+    except ArtifactError:
+        return False  # made again
+    return True
 
 
 class Learner:
@@ -133,7 +181,7 @@ class Learner:
 
     def identity(self) -> dict[str, Any]:
         """Return the metadata that a file must have to be this network."""
-        return {"config": hashed(self.config), "seed": self.seed, "fingerprint": self.facts["fingerprint"]}
+        return identity_of(self.config, self.seed, self.facts)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Return the network as it is: tensors and metadata of its file."""
@@ -161,9 +209,7 @@ class Learner:
 
     def take(self, tensors: dict[str, torch.Tensor], meta: dict[str, Any], path: Path, epoch: int) -> None:
         """Take over the network of `epoch` from what `path` held; see `load` for errors."""
-        for key, wanted in {**self.identity(), "epoch": epoch}.items():
-            if meta.get(key) != wanted:
-                raise ArtifactError(f"{path}: {key}: is {meta.get(key)!r}, this job continues {wanted!r}")
+        check_continued(meta, {**self.identity(), "epoch": epoch}, path)
         parameters = dict(self.net.named_parameters())
         momentum = {key.removeprefix("optimizer."): value for key, value in tensors.items() if key.startswith("optimizer.")}
         diverged = meta.get("diverged")
@@ -171,31 +217,14 @@ class Learner:
         fits = all(name in parameters and value.shape == parameters[name].shape for name, value in momentum.items())
         if bool(momentum) != some or not fits:
             raise ArtifactError(f"{path}: its momentum does not fit the parameters of {self.config.network}; delete it and run again")
-        _load(self.net, tensors, path)
+        self.net.load_state_dict(weights_of(self.net, tensors, "model", path))
         text = lambda key: math.nan if meta.get(key) is None else float(meta[key])  # noqa: E731
         self.fitted = Fitted(momentum, text("train_loss"), text("train_accuracy"), diverged)
         self.epoch = epoch
 
     def resume(self, path: Path, first: int, last: int) -> bool:
         """Take over what an interrupted job left at `path`, if it is this network, sound, and of epoch `first` to `last`."""
-        try:
-            tensors, meta = load_tensors(path)
-            if not first <= meta.get("epoch", -1) <= last:
-                return False
-            self.take(tensors, meta, path, meta["epoch"])
-        except ArtifactError:
-            return False  # made again
-        return True
-
-
-def _load(net: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Load weights, all or none of them."""
-    weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    expected = net.state_dict()
-    wrong = sorted({*weights, *expected} - {name for name in weights if name in expected and weights[name].shape == expected[name].shape})
-    if wrong:
-        raise ArtifactError(f"{path}: does not fit the network that it names: {', '.join(wrong[:3])} missing, unknown or of another shape")
-    net.load_state_dict(weights)
+        return resumed(self.take, path, "epoch", first, last)
 
 
 def load_network(path: Path, device: str = "cpu") -> nn.Module:
@@ -210,5 +239,5 @@ def load_network(path: Path, device: str = "cpu") -> nn.Module:
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: is not a pre-trained network (its metadata lack {error})") from None
     net = networks.build(name, *shape, seed, "load")  # with a seed, so that torch's global generator is left alone
-    _load(net, tensors, path)
+    net.load_state_dict(weights_of(net, tensors, "model", path))
     return net.to(device)

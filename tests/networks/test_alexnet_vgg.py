@@ -6,37 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from written_out import PLAN, State, alexnet_parameters, convnet_parameters, count, embedding, filled, shapes, vgg_features, vgg_parameters
 
 from dd import networks
 from dd.errors import ConfigError
 from dd.networks._layers import reseed
 from dd.rng import stream
-
-State = dict[str, Tensor]
-PLAN = [64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"]
-
-
-def count(name: str, channels: int, side: int, classes: int) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in networks.build(name, channels, (side, side), classes).parameters())
-
-
-def conv(inputs: int, outputs: int, kernel: int) -> int:
-    return inputs * outputs * kernel**2 + outputs
-
-
-def alexnet_parameters(channels: int, classes: int) -> int:
-    layers = conv(channels, 128, 5) + conv(128, 192, 5) + conv(192, 256, 3) + conv(256, 192, 3) + conv(192, 192, 3)
-    return layers + 192 * 4 * 4 * classes + classes
-
-
-def vgg_parameters(channels: int, classes: int, linear: tuple[int, ...] = (512,)) -> int:
-    total, inputs = 0, channels
-    for item in PLAN:
-        if item != "M":
-            total += conv(inputs, item, 3) + 2 * item
-            inputs = item
-    return total + sum(i * o + o for i, o in zip(linear, (*linear[1:], classes), strict=True))
 
 
 def test_parameter_counts() -> None:
@@ -55,20 +30,13 @@ def test_parameter_counts() -> None:
 @pytest.mark.parametrize(
     ("name", "side", "parameters", "embed"),
     [
-        ("convnet4_in", 32, conv(3, 128, 3) + 3 * conv(128, 128, 3) + 4 * 256 + 128 * 2 * 2 * 10 + 10, 512),
+        ("convnet4_in", 32, convnet_parameters(4, 2), 512),
         ("convnet6_in", 224, 754_570, 1152),
     ],
 )
 def test_deep_convnets(name: str, side: int, parameters: int, embed: int) -> None:
     assert count(name, 3, side, 10) == parameters
-    with torch.device("meta"):
-        assert networks.build(name, 3, (side, side), 10).embed(torch.zeros(2, 3, side, side)).shape == (2, embed)
-
-
-def shapes(name: str, channels: int, side: int) -> list[tuple[int, ...]]:
-    with torch.device("meta"):
-        net = networks.build(name, channels, (side, side), 10)
-        return [tuple(stage.shape[1:]) for stage in net.stages(torch.zeros(2, channels, side, side))]
+    assert embedding(name, side) == (2, embed)
 
 
 @pytest.mark.parametrize(("channels", "side"), [(3, 32), (1, 28)])
@@ -121,21 +89,7 @@ def alexnet(x: Tensor, s: State, padding: int) -> Tensor:
 
 
 def vgg(x: Tensor, s: State, kind: str, training: bool, padding: int, plan: list[int | str], masks: list[Tensor] | None = None) -> Tensor:
-    block, h = 0, x
-    for item in plan:
-        if item == "M":
-            h = F.max_pool2d(h, 2)
-            continue
-        p = f"blocks.{block}"
-        h = F.conv2d(h, s[f"{p}.0.weight"], s[f"{p}.0.bias"], padding=padding if block == 0 else 1)
-        dims = (0, 2, 3) if kind == "bn" else (2, 3)
-        mean, var = h.mean(dims, keepdim=True), h.var(dims, unbiased=False, keepdim=True)
-        if kind == "bn" and not training:
-            mean, var = s[f"{p}.1.running_mean"].view(1, -1, 1, 1), s[f"{p}.1.running_var"].view(1, -1, 1, 1)
-        h = (h - mean) / (var + 1e-5).sqrt() * s[f"{p}.1.weight"].view(1, -1, 1, 1) + s[f"{p}.1.bias"].view(1, -1, 1, 1)
-        h = h.clamp(min=0)
-        block += 1
-    h = h.flatten(1)
+    h = vgg_features(x, s, kind, training, padding, plan).flatten(1)
     if masks is not None:
         for number, mask in enumerate(masks, start=8):
             h = (h @ s[f"blocks.{number}.1.weight"].T + s[f"blocks.{number}.1.bias"]).clamp(min=0)
@@ -161,10 +115,7 @@ def vgg(x: Tensor, s: State, kind: str, training: bool, padding: int, plan: list
 def test_forward_equals_the_functional_version(name: str, channels: int, side: int, padding: int, training: bool) -> None:
     net = networks.build(name, channels, (side, side), 5, 0, "t").double()
     g = stream(0, name, training)
-    for value in net.state_dict().values():  # no norm or statistic stays at its default
-        if value.is_floating_point() and value.ndim == 1:
-            value.copy_(torch.rand(value.shape, generator=g, dtype=torch.float64) + 0.5)
-    state = {key: value.clone() for key, value in net.state_dict().items()}
+    state = filled(net, g)
     x = torch.randn(4, channels, side, side, dtype=torch.float64, generator=g)
     if name.startswith("alexnet"):
         expected = alexnet(x, state, padding)

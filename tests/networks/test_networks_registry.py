@@ -39,7 +39,7 @@ def test_every_family_has_examples_with_a_width_and_no_name_belongs_to_two() -> 
     for module in families:
         assert any("width" in networks.parse(name) for name in networks.names() if networks.module_of(name) == module), module
     for name in networks.names():
-        assert sum(bool(family.pattern.fullmatch(name)) for family in networks._families()) == 1, name
+        assert sum(bool(family.pattern.fullmatch(name)) for family in networks.FAMILIES.all) == 1, name
     assert len(set(networks.names())) == len(networks.names())
 
 
@@ -90,14 +90,14 @@ def test_a_family_without_its_literals_is_named(tmp_path: Path, text: str, compl
     path = tmp_path / "mine.py"
     path.write_text(text)
     with pytest.raises(ConfigError, match=complaint) as caught:
-        networks._read(path)
+        networks.FAMILIES.read(path)
     assert str(path) in str(caught.value)
 
 
 def test_a_family_that_is_read_is_never_run(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("raise RuntimeError\nNAME = r'mine(?P<width>[0-9]+)'\nEXAMPLES = ['mine3']\n")
-    family = networks._read(path)
+    family = networks.FAMILIES.read(path)
     assert family.module == "dd.networks.mine"
     assert family.examples == ("mine3",)
 
@@ -107,7 +107,7 @@ def test_the_page_about_networks_shows_a_family_that_works(tmp_path: Path) -> No
     code = page.split("```python\n")[1].split("```")[0]
     path = tmp_path / "lenet.py"
     path.write_text(code)
-    family = networks._read(path)
+    family = networks.FAMILIES.read(path)
     space: dict[str, object] = {"__name__": "lenet"}
     exec(compile(ast.parse(code), str(path), "exec"), space)
     import torch

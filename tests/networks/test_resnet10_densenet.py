@@ -8,23 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from written_out import State, count, embedding, filled, normed
 
 from dd import networks
 from dd.errors import ConfigError
 from dd.rng import stream
 
-State = dict[str, Tensor]
 LAYERS = (6, 12, 24, 16)
-
-
-def normed(x: Tensor, state: State, name: str, kind: str, training: bool) -> Tensor:
-    w, b = state[f"{name}.weight"], state[f"{name}.bias"]
-    dims = (0, 2, 3) if kind == "bn" else (2, 3)
-    if kind == "bn" and not training:
-        mean, var = state[f"{name}.running_mean"].view(1, -1, 1, 1), state[f"{name}.running_var"].view(1, -1, 1, 1)
-    else:
-        mean, var = x.mean(dims, keepdim=True), x.var(dims, unbiased=False, keepdim=True)
-    return (x - mean) / (var + 1e-5).sqrt() * w.view(1, -1, 1, 1) + b.view(1, -1, 1, 1)
 
 
 def resnet10(x: Tensor, s: State, kind: str, training: bool) -> Tensor:
@@ -42,14 +32,14 @@ def resnet10(x: Tensor, s: State, kind: str, training: bool) -> Tensor:
 
 def densenet(x: Tensor, s: State, kind: str, training: bool, layers: tuple[int, ...]) -> Tensor:
     h = F.conv2d(x, s["blocks.0.weight"], padding=1)
-    for block, count in enumerate(layers, start=1):
-        for layer in range(count):
+    for block, length in enumerate(layers, start=1):
+        for layer in range(length):
             p = f"blocks.{block}.{layer}"
             r = F.conv2d(normed(h, s, f"{p}.norm1", kind, training).relu(), s[f"{p}.conv1.weight"])
             r = F.conv2d(normed(r, s, f"{p}.norm2", kind, training).relu(), s[f"{p}.conv2.weight"], padding=1)
             h = torch.cat([h, r], 1)
         if block < 4:
-            p = f"blocks.{block}.{count}"
+            p = f"blocks.{block}.{length}"
             h = F.avg_pool2d(F.conv2d(normed(h, s, f"{p}.0", kind, training).relu(), s[f"{p}.2.weight"]), 2)
     return normed(h, s, "blocks.5.0", kind, training).relu().mean((2, 3)) @ s["head.weight"].T + s["head.bias"]
 
@@ -61,21 +51,13 @@ def densenet(x: Tensor, s: State, kind: str, training: bool, layers: tuple[int, 
 def test_forward_equals_the_functional_version(name: str, training: bool) -> None:
     net = networks.build(name, 3, (16, 16), 5, 0, "t").double()
     g = stream(0, name, training)
-    for value in net.state_dict().values():  # no norm or statistic stays at its default
-        if value.is_floating_point() and value.ndim == 1:
-            value.copy_(torch.rand(value.shape, generator=g, dtype=torch.float64) + 0.5)
-    state = {key: value.clone() for key, value in net.state_dict().items()}
+    state = filled(net, g)
     x = torch.randn(4, 3, 16, 16, dtype=torch.float64, generator=g)
     kind = name.split("_")[1]
     layers = (2, 2, 2, 2) if name.endswith("small") else LAYERS
     expected = resnet10(x, state, kind, training) if "resnet" in name else densenet(x, state, kind, training, layers)
     assert expected.std() > 1e-3
     torch.testing.assert_close(net.train(training)(x), expected, rtol=1e-9, atol=1e-9)
-
-
-def count(name: str, channels: int = 3, size: tuple[int, int] = (32, 32), classes: int = 10) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in networks.build(name, channels, size, classes).parameters())
 
 
 def resnet10_parameters(w: int, channels: int, classes: int) -> int:
@@ -104,7 +86,7 @@ def densenet_parameters(growth: int, layers: tuple[int, ...], channels: int, cla
 @pytest.mark.parametrize(("name", "width"), [("resnet10_bn", 32), ("resnet10_bn_w64", 64), ("resnet10_in", 32)])
 def test_resnet10_has_the_parameters_of_its_description(name: str, width: int) -> None:
     assert count(name) == resnet10_parameters(width, 3, 10)
-    assert count(name, 1, (28, 28)) == resnet10_parameters(width, 1, 10)
+    assert count(name, 1, 28) == resnet10_parameters(width, 1, 10)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +94,14 @@ def test_resnet10_has_the_parameters_of_its_description(name: str, width: int) -
     [("resnet10_bn", 256), ("resnet10_bn_w64", 512), ("densenet121_bn", 384), ("densenet121_in", 384), ("densenet121_bn_small", 48)],
 )
 def test_widths_of_the_embeddings(name: str, width: int) -> None:
-    with torch.device("meta"):
-        net = networks.build(name, 3, (32, 32), 10)
-        assert net.embed(torch.zeros(2, 3, 32, 32)).shape == (2, width)
+    assert embedding(name, 32) == (2, width)
 
 
 def test_densenet_has_121_layers_and_the_parameters_of_its_description() -> None:
     expected, width = densenet_parameters(12, LAYERS, 3, 10)
     assert width == 384
     assert count("densenet121_bn") == count("densenet121_in") == expected
-    assert count("densenet121_bn", 1, (28, 28)) == densenet_parameters(12, LAYERS, 1, 10)[0]
+    assert count("densenet121_bn", 1, 28) == densenet_parameters(12, LAYERS, 1, 10)[0]
     with torch.device("meta"):
         net = networks.build("densenet121_bn", 3, (32, 32), 10)
     kinds = [type(module) for module in net.modules()]
@@ -174,6 +154,6 @@ def test_images_that_are_too_small_are_refused(name: str, least: int) -> None:
 
 
 def test_convnet4_for_spectrograms_has_461448_parameters_and_2048_features() -> None:
-    assert count("convnet4_in", 1, (64, 64), 8) == 461_448
+    assert count("convnet4_in", 1, 64, 8) == 461_448
     net = networks.build("convnet4_in", 1, (64, 64), 8, 0, "t")
     assert net.embed(torch.zeros(1, 1, 64, 64)).shape == (1, 2048)

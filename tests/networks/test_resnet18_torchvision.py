@@ -6,32 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from written_out import State, count, filled, normed, resnet18_parameters, shapes
 
 from dd import networks
 from dd.errors import ConfigError
 from dd.rng import stream
 
-State = dict[str, Tensor]
-
-
-def parameters(channels: int, classes: int) -> int:
-    total, inputs = channels * 64 * 49 + 2 * 64, 64
-    for outputs in (64, 128, 256, 512):
-        total += 9 * inputs * outputs + 3 * 9 * outputs * outputs + 4 * 2 * outputs
-        total += inputs * outputs + 2 * outputs if inputs != outputs else 0
-        inputs = outputs
-    return total + 512 * classes + classes
-
 
 @pytest.mark.parametrize("kind", ["in", "bn"])
 def test_parameter_counts_and_stages(kind: str) -> None:
     for channels, classes, expected in ((3, 1000, 11_689_512), (3, 200, 11_279_112), (1, 10, None)):
-        with torch.device("meta"):
-            net = networks.build(f"resnet18_tv_{kind}", channels, (64, 64), classes)
-        assert sum(p.numel() for p in net.parameters()) == parameters(channels, classes)
-        assert expected is None or parameters(channels, classes) == expected
-    with torch.device("meta"):
-        stages = [tuple(stage.shape[1:]) for stage in net.stages(torch.zeros(2, 1, 64, 64))]
+        counted = count(f"resnet18_tv_{kind}", channels, 64, classes)
+        assert counted == resnet18_parameters(channels, classes, 7)
+        assert expected is None or counted == expected
+    stages = shapes(f"resnet18_tv_{kind}", 1, 64)
     groups = [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2)]
     assert stages == [(64, 16, 16), *(group for group in groups for _ in range(2)), (512,)]
     assert stages[6] == (256, 4, 4)  # where ELF splits
@@ -52,11 +40,7 @@ def test_instance_norm_is_refused_where_it_would_see_one_pixel(side: int, pixels
 
 def written_out(x: Tensor, s: State, kind: str, training: bool) -> Tensor:
     def norm(h: Tensor, name: str) -> Tensor:
-        dims = (0, 2, 3) if kind == "bn" else (2, 3)
-        mean, var = h.mean(dims, keepdim=True), h.var(dims, unbiased=False, keepdim=True)
-        if kind == "bn" and not training:
-            mean, var = s[f"{name}.running_mean"].view(1, -1, 1, 1), s[f"{name}.running_var"].view(1, -1, 1, 1)
-        return (h - mean) / (var + 1e-5).sqrt() * s[f"{name}.weight"].view(1, -1, 1, 1) + s[f"{name}.bias"].view(1, -1, 1, 1)
+        return normed(h, s, name, kind, training)
 
     h = norm(F.conv2d(x, s["blocks.0.0.weight"], stride=2, padding=3), "blocks.0.1").clamp(min=0)
     h = F.max_pool2d(h, 3, stride=2, padding=1)
@@ -76,10 +60,7 @@ def written_out(x: Tensor, s: State, kind: str, training: bool) -> Tensor:
 def test_forward_equals_the_formulas(kind: str, training: bool, size: tuple[int, int]) -> None:
     net = networks.build(f"resnet18_tv_{kind}_w4", 3, size, 5, 0, "t").double()
     g = stream(0, kind, training)
-    for value in net.state_dict().values():  # no norm or statistic stays at its default
-        if value.is_floating_point() and value.ndim == 1:
-            value.copy_(torch.rand(value.shape, generator=g, dtype=torch.float64) + 0.5)
-    state = {key: value.clone() for key, value in net.state_dict().items()}
+    state = filled(net, g)
     x = torch.randn(3, 3, *size, dtype=torch.float64, generator=g)
     expected = written_out(x, state, kind, training)
     assert (expected - expected[0]).abs().max() > 1e-3

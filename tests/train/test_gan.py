@@ -117,6 +117,8 @@ def test_a_generator_is_loaded_with_its_average_for_use(config, whole):
     assert not torch.equal(tensors["generator.constant"], tensors["live.constant"])
     with pytest.raises(ArtifactError, match="no such file"):
         load_generator(whole.with_name("absent.safetensors"))
+    with pytest.raises(ConfigError, match=r"epoch2\.safetensors: classes: given for a generator that is no StyleGAN-XL"):
+        load_generator(whole, classes=list(range(10)))
 
 
 def test_a_training_that_diverges_is_noted_and_repeated_by_later_milestones(digits_dir, tmp_path, capsys):
