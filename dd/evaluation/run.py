@@ -85,7 +85,8 @@ def evaluate(
             loss = lessons.loss(network, net, shape) if lessons else cross_entropy
             fitted = fit(
                 net, fetch, len(distilled.labels), training, seed=set_, names=names, first_epoch=0, last_epoch=passes,
-                shape=shape, flip=bool(facts["flip"]), use="eval", loss=replicated(loss, protocol.replicas), on_epoch=read,
+                shape=shape, flip=bool(facts["flip"]), use="eval", loss=replicated(loss, protocol.replicas),
+                optimizer=protocol.optimizer, on_epoch=read,
             )  # fmt: skip
             if fitted.diverged is not None:
                 readings.append(measure(net))

@@ -16,7 +16,7 @@ from dd.types import Need
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Policy = Literal["none", "oneof", "stack"]
-Schedule = Literal["constant", "halfway_reset", "multistep", "thirds", "warmup_cosine"]
+Schedule = Literal["constant", "halfway_reset", "multistep", "thirds", "warmup_cosine", "cosine"]
 
 
 class Training(Frozen):
@@ -28,7 +28,8 @@ class Training(Frozen):
     schedule: `constant`; `halfway_reset`: after pass `epochs // 2 + 1` the rate is a tenth and the optimizer is made anew, so that
     its momentum is lost; `multistep`: a fifth at 2/3 and again at 5/6 of the epochs; `thirds`: a tenth at 1/3 and again at 2/3
     of them (CLoM's networks: 50 and 100 of 150); `warmup_cosine`: in a straight line from 1e-7 of the rate to all of it at epoch
-    `epochs // 2`, and after the next one along half a cosine, which reaches 0 another `epochs // 2` later (GLaD's students).
+    `epochs // 2`, and after the next one along half a cosine, which reaches 0 another `epochs // 2` later (GLaD's students); `cosine`:
+    half a cosine from the rate in the first epoch to 0 after `epochs`.
     epochs: length of the schedule; unused by `constant`. A milestone is a point on this schedule: epoch 4 of 150 is not a training of
     4 epochs. align_corners: how the augmentation resamples when it scales and rotates (see `dd.augment.policies.OneOf`): the code of
     MTT, TESLA, ELF and GLaD has it, that of DC, DSA and DM has not.

@@ -57,6 +57,8 @@ def rate(training: Training, epoch: int) -> float:
         return training.lr * 0.1**passed
     if training.schedule == "warmup_cosine":
         return training.lr * _warmup_cosine(epoch, max(1, training.epochs // 2))
+    if training.schedule == "cosine":
+        return training.lr * (1 + math.cos(math.pi * min(1.0, epoch / training.epochs))) / 2
     return training.lr
 
 
@@ -103,6 +105,7 @@ def fit(
     use: str = "train",
     momentum: dict[str, Tensor] | None = None,
     loss: Loss = cross_entropy,
+    optimizer: str = "sgd",
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Fitted:
     """Train `net` in place over epochs first_epoch .. last_epoch - 1 with the mean cross-entropy of a mini-batch, or another loss.
@@ -116,6 +119,7 @@ def fit(
         momentum: buffers of the epoch before `first_epoch`. on_epoch: called with the number of epochs done, after each.
         loss: called with the network, augmented images, their labels and their positions (on the device); returns (scalar, logits).
             Under CutMix it is not asked: that mixes cross-entropies.
+        optimizer: "sgd", or "adamw", which has no momentum to hand on: for trainings in one stretch.
 
     Returns:
         Buffers, loss and accuracy. Nothing is read back from the device but once an epoch: the epoch in which a loss, or after
@@ -125,14 +129,14 @@ def fit(
     net.train()
     parameters = dict(net.named_parameters())
     device = next(iter(parameters.values())).device
-    optimizer = _sgd(parameters, training, momentum or {})
+    steps = _optimizer(optimizer, parameters, training, momentum or {})
     augment = make(training.augment, strategy_of(training, flip, use), training.align_corners)
     sizes = torch.tensor([len(index) for index in torch.arange(n).split(training.batch)], device=device)
     losses, right = torch.full((len(sizes),), math.nan, device=device), torch.tensor(math.nan)
     for epoch in range(first_epoch, last_epoch):
         if resets(training, epoch):
-            optimizer = _sgd(parameters, training, {})
-        for group in optimizer.param_groups:
+            steps = _optimizer(optimizer, parameters, training, {})
+        for group in steps.param_groups:
             group["lr"] = rate(training, epoch)
         generator = stream(seed, *names, "epoch", epoch)
         reseed(net, seed, *names, "epoch", epoch)  # its masks, where it has dropout; a test after an epoch takes them away
@@ -142,7 +146,7 @@ def fit(
             positions = index.to(device)
             x, y = fetch(positions)
             x = augment.apply(x, augment.draw(generator, len(index), shape, shared=False), torch.arange(len(index)))
-            optimizer.zero_grad(set_to_none=True)
+            steps.zero_grad(set_to_none=True)
             if training.cutmix:
                 x, y_a, y_b, share = cutmix.apply(x, y, cutmix.draw(generator, len(index), shape[1:], training.cutmix))
                 logits = net(x)
@@ -150,7 +154,7 @@ def fit(
             else:
                 value, logits = loss(net, x, y, positions)
             value.backward()
-            optimizer.step()
+            steps.step()
             seen.append(value.detach())
             right += (logits.detach().argmax(1) == (y if y.ndim == 1 else y.argmax(1))).sum()
         losses = torch.stack(seen)
@@ -159,7 +163,7 @@ def fit(
             return Fitted(diverged=_where(epoch, losses, [p.grad for p in parameters.values() if p.grad is not None]))
         on_epoch(epoch + 1)
     net.train()  # takes the stream of its masks away: whoever looks through the network next must give one
-    return Fitted(_momentum(parameters, optimizer), ((losses * sizes).sum() / n).item(), right.item() / n)
+    return Fitted(_momentum(parameters, steps), ((losses * sizes).sum() / n).item(), right.item() / n)
 
 
 def _where(epoch: int, losses: Tensor, gradients: list[Tensor]) -> dict[str, float | str]:
@@ -173,14 +177,16 @@ def _safe(value: Tensor) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def _sgd(parameters: dict[str, nn.Parameter], training: Training, momentum: dict[str, Tensor]) -> torch.optim.SGD:
+def _optimizer(kind: str, parameters: dict[str, nn.Parameter], training: Training, momentum: dict[str, Tensor]) -> torch.optim.Optimizer:
+    if kind == "adamw":
+        return torch.optim.AdamW(parameters.values(), lr=training.lr, weight_decay=training.weight_decay)
     optimizer = torch.optim.SGD(parameters.values(), lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay)
     for name, buffer in momentum.items():
         optimizer.state[parameters[name]]["momentum_buffer"] = buffer.to(parameters[name].device).clone()
     return optimizer
 
 
-def _momentum(parameters: dict[str, nn.Parameter], optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+def _momentum(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     buffers = {name: optimizer.state[p].get("momentum_buffer") for name, p in parameters.items() if p in optimizer.state}
     return {name: buffer.detach().clone() for name, buffer in buffers.items() if buffer is not None}
 

@@ -13,7 +13,11 @@ from dd.config.stages import Dataset
 from dd.evaluation.protocols._protocol import Protocol
 from dd.train.config import PretrainConfig
 
-NARROW = {"elf": {"features": {"network": "convnet3_in_w8", "epochs": 1}}}  # of protocols that look through a network
+TAUGHT = {"teacher": {"network": "convnet3_bn_w8", "epochs": 4, "training": {"epochs": 4, "batch": 64}}, "batch": 25}
+NARROW = {  # of protocols that look through a network
+    "elf": {"features": {"network": "convnet3_in_w8", "epochs": 1}},
+    **dict.fromkeys(("sre2l", "sre2l_cifar", "sre2l_short"), TAUGHT),
+}
 
 
 @pytest.fixture(scope="session")

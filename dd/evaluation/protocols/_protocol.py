@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,10 @@ from dd.types import Need
 
 if TYPE_CHECKING:
     from dd.evaluation.elf import Lessons
+    from dd.evaluation.sre2l import Taught
     from dd.train.supervised import Fetch
+
+Optimizer = Literal["sgd", "adamw"]
 
 
 class Protocol(Training):
@@ -26,7 +29,7 @@ class Protocol(Training):
     set itself learned, in the place of `lr` and under the same schedule, as MTT evaluates; a set without one is trained with `lr`.
     replicas: batch normalisation as on so many GPUs under DataParallel, whatever the device (see `dd.evaluation.replicas`).
     ema: above 0, every reading is that of the average of the weights after each epoch so far, with at most this decay (see
-    `dd.train.ema`); 0 reads the network itself.
+    `dd.train.ema`); 0 reads the network itself. optimizer: `adamw` (betas 0.9 and 0.999) does not look at `momentum`.
     """
 
     epochs: Positive
@@ -35,6 +38,7 @@ class Protocol(Training):
     learned_lr: bool = added(False)
     replicas: int = added(1, ge=1)
     ema: float = added(0.0, ge=0, lt=1)
+    optimizer: Optimizer = added("sgd")
 
     @model_validator(mode="after")
     def _mixes_in_one_place(self) -> Protocol:
@@ -52,7 +56,7 @@ class Protocol(Training):
     def check(self, network: str, shape: tuple[int, int, int], classes: int) -> None:
         """Check that a network can be trained so on (c, h, w) images; raise ConfigError if not. Most take any."""
 
-    def lessons(self, files: Sequence[Sequence[Path]], facts: dict[str, Any], fetch: Fetch, n: int, device: str) -> Lessons | None:
+    def lessons(self, files: Sequence[Sequence[Path]], facts: dict[str, Any], fetch: Fetch, n: int, device: str) -> Lessons | Taught | None:
         """Return what students learn from beside images and labels: nothing.
 
         files: of what `needs` named. facts: the dataset's manifest. fetch: un-augmented, normalised images of the set, n in all.
