@@ -43,7 +43,7 @@ class FeatureDistance:
 
     Differs from the paper: that gives neither the division by the real norm, which lets classes and stages count alike (a stage without
     any real evidence of a class, norm 0, is not divided), nor which stages count, nor a proxy for images that are not ImageNet's. Images
-    are not resized for the proxy.
+    are not resized for the proxy, unless it is `Resized`.
 
     real: for each map, in the order of the stages, (classes, *map), the mean A of the real images.
     """
@@ -151,6 +151,36 @@ class FeatureDistance:
                 "A ResNet, or a ConvNet, is linear there"
             )
         return one.relu()
+
+
+class Resized(nn.Module):
+    """A network of `dd.networks` that was trained on images of one size, and sees images of any other enlarged or reduced to it.
+
+    size: (height, width). Bilinear, with antialiasing, so that 256 pixels become 224 as they would when images are loaded. Of a network's
+    methods it has those that evidence of a class is found with.
+    """
+
+    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.net, self._size = net, size
+
+    def _resized(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] == self._size:
+            return x
+        return F.interpolate(x, self._size, mode="bilinear", align_corners=False, antialias=True)
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Return the output of every stage."""
+        return cast(Network, self.net).stages(self._resized(x))
+
+    def rear(self, h: Tensor, after: int) -> Tensor:
+        """Return logits from the output of stage `after` on."""
+        return cast(Network, self.net).rear(h, after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, k)."""
+        logits: Tensor = self.net(self._resized(x))
+        return logits
 
 
 def frozen(net: nn.Module) -> nn.Module:

@@ -31,6 +31,12 @@ class HierarchicalGan:
         self._keep, self._score = keep, score
         self._best = math.inf
         self._kept: tuple[Tensor, Tensor] | None = None
+        self._distance: Tensor | None = None
+
+    @property
+    def facts(self) -> dict[str, Tensor]:
+        """`distance`, what `score` said of the latents that were judged last; nothing where it is not asked."""
+        return {} if self._distance is None else {"distance": self._distance}
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return the groups of the space as it is; another optimizer must be made after `hand_over`."""
@@ -54,12 +60,15 @@ class HierarchicalGan:
         """
         if self._keep == "last" or (self._keep == "loss" and loss is None):
             return
-        value = float(self._distance() if self._keep == "feature_distance" else loss)  # type: ignore[arg-type]
+        if self._keep == "feature_distance":
+            loss = self._distance = self._scored()
+        assert loss is not None
+        value = float(loss)
         if value < self._best or self._kept is None:
             self._best, self._kept = value, (self.latents.f.detach().clone(), self.latents.ws.detach().clone())
 
     @torch.no_grad()
-    def _distance(self) -> Tensor:
+    def _scored(self) -> Tensor:
         assert self._score is not None
         every = torch.arange(len(self.latents.ws), device=self.latents.ws.device)
         return self._score(self.decode(every), self.labels(every))
@@ -126,8 +135,8 @@ class Judged:
 
     @property
     def facts(self) -> dict[str, Tensor]:
-        """What the term reports for the log."""
-        return getattr(self._term, "facts", {})
+        """What the term reports for the log, and the distance of the same latents."""
+        return {**getattr(self._term, "facts", {}), **self._latents.facts}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the term."""

@@ -7,34 +7,53 @@ The images of any method are what the later stages of a generator G make of feat
 with the method's own loss L. f starts as what the earlier stages make of the first styles; both are free afterwards.
 
 The cuts of the paper are 12 (MTT), 16 (DSA) and 20 (DM) of StyleGAN-XL's 26 stages; of a small generator the same relative depths are 2,
-4 and 5 of 6 to 8.
+4 and 5 of 6 to 10. What is not given is the authors' for the base, or ours: see `dd.recipes._gan_presets`.
 
 Differs from the paper: images are normalised with the dataset's mean and std (its code has another dataset's for ImageNet); latents are
-float32; the last iterate counts, where its code keeps what is best on the test split; rates are parts of the latents' norms by
-default, since the published ones are for one generator (`rates: absolute`).
+float32; the last iterate counts, where its code keeps what is best on the test split; rates are parts of the latents' norms for
+other generators than StyleGAN-XL, since the published ones are for that one (`rates: absolute`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from dd.recipes._gan import Latents, assembled, complete, lineage, needs, work
+from dd.recipes import _gan_presets as presets
+from dd.recipes._gan import Latents, assembled, generator_work, lineage, work
+from dd.recipes._gan import complete as with_defaults
+from dd.recipes._gan import needs as base_needs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dd.generators import Generator
-    from dd.types import Inputs, Parameterization, Run
+    from dd.types import Inputs, Need, Parameterization, Run
 
-__all__ = ["Config", "build", "complete", "lineage", "needs", "work"]
+__all__ = ["Config", "build", "complete", "generator_work", "lineage", "needs", "work"]
 
 
 class Config(Latents):
-    """Fields of GLaD; see `dd.recipes._gan.Latents`. cut: how many stages come before the features, 0 to K."""
+    """Fields of GLaD; see `dd.recipes._gan.Latents`.
+
+    cut: how many stages come before the features, 0 to K. steps: numbers of updates after which the set is published as well.
+    """
 
     cut: int = Field(default=5, ge=0)
+    steps: tuple[int, ...] = ()
+
+
+def complete(fields: dict[str, Any], dataset: str, ipc: int) -> dict[str, Any]:
+    """Return the fields with what nobody gave: of `dd.recipes._gan`, the cut, and the updates."""
+    known = with_defaults(fields, dataset, ipc)
+    base = str(known.get("base", "dm"))
+    return {"iterations": presets.updates(base)[0], "cut": presets.cut(base, known["generator"]["name"], dataset), **known}
+
+
+def needs(config: Config, dataset: str) -> list[Need]:
+    """Return what the base method needs, and the generator; see `dd.recipes._gan.needs` for errors."""
+    return base_needs(config, dataset, (config.cut,))
 
 
 def build(config: Config, inputs: Inputs) -> Run:
@@ -51,4 +70,4 @@ def build(config: Config, inputs: Inputs) -> Run:
             lr_f=config.lr_f, lr_w=config.lr_w, relative=config.rates == "relative", chunk=config.chunk,
         )  # fmt: skip
 
-    return assembled(config, inputs, parameterize)
+    return assembled(config, inputs, parameterize, config.steps)

@@ -1,28 +1,33 @@
 """GLaD and H-PD: any method on what a generator makes, from one cut or from several in turn."""
 
+import csv
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from dd import generators, recipes
-from dd.artifacts import load_tensors
+from dd import generators, networks, recipes
+from dd.artifacts import load_tensors, save_tensors
 from dd.config import hashed, parse
 from dd.config.stages import Dataset, DistillConfig
-from dd.data.load import manifest
+from dd.data.load import manifest, pool
 from dd.data.normalise import Normalisation
 from dd.distill import Stopped, distill
 from dd.errors import ArtifactError, ConfigError
 from dd.evaluation.io import read_distilled
 from dd.generators import from_gan
+from dd.objectives.feature_distance import FeatureDistance, Resized
 from dd.optim import RelativeSGD
 from dd.parameterizations.gan import GanLatent, at_cut, bounded, first_styles
 from dd.parameterizations.hierarchical import HierarchicalGan
 from dd.rng import stream
+from dd.teachers import TEACHERS
 from dd.train.config import PretrainConfig
 from dd.train.gan import load_generator, train
 from dd.train.gan_config import GanConfig
-from dd.train.pretrain import pretrain
+from dd.train.pretrain import load_network, pretrain
 
 NET = "convnet3_in_w8"
 SETTINGS = {
@@ -181,24 +186,126 @@ def test_any_base_method_descends_through_the_generator(method, base, digits_dir
     assert facts["lineages"]["dc"]["mean"] == pytest.approx(made.mean.tolist(), abs=1e-6)
 
 
+def stopped(config, dataset, paths, out, every):
+    """Distil in many sittings of so many updates; return how often it was stopped."""
+    calls = iter(range(1, 100))
+    for stops in range(100):
+        try:
+            distill(config, dataset, paths, 0, out, stop=lambda: next(calls) % every == 0)
+            return stops
+        except Stopped:
+            pass
+    raise AssertionError("it never ends")
+
+
+def same(one, other, names):
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def curve(folder):
+    with (folder / "curve.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
 def test_hpd_resumes_in_the_middle_of_a_space_bit_for_bit(digits_dir, generator, tmp_path):
     proxy = tmp_path / "proxy.safetensors"
     pretrain(PretrainConfig(dataset=Dataset(name="digits"), network=NET), digits_dir, 1, [0], [proxy])
-    config = configure("hpd", 2, "dm", iterations=9, cuts=[0, 2, 5], steps=[3, 6], proxy={"network": NET, "epochs": 1})
+    config = configure("hpd", 2, "dm", iterations=9, cuts=[0, 2, 5], average=0, proxy={"network": NET, "epochs": 1})
     paths = [[generator], [proxy]]
     distill(config, digits_dir, paths, 0, tmp_path / "whole")
-    calls = iter(range(1, 100))
-    stops = 0
-    while True:
-        try:
-            distill(config, digits_dir, paths, 0, tmp_path / "parts", stop=lambda: next(calls) % 2 == 0)
-            break
-        except Stopped:
-            stops += 1
-    assert stops == 4
-    for name in ("distilled", "steps/3", "steps/6"):
-        assert (tmp_path / f"whole/{name}.safetensors").read_bytes() == (tmp_path / f"parts/{name}.safetensors").read_bytes(), name
-    assert (tmp_path / "whole/curve.csv").read_bytes() == (tmp_path / "parts/curve.csv").read_bytes()
+    assert stopped(config, digits_dir, paths, tmp_path / "parts", 2) == 4
+    assert sorted(path.stem for path in (tmp_path / "whole/steps").iterdir()) == ["0", "3", "6"]
+    same(tmp_path / "whole", tmp_path / "parts", ["distilled.safetensors", "curve.csv", *(f"steps/{n}.safetensors" for n in (0, 3, 6))])
+
+    net = load_generator(generator)
+    ws = first_styles(net, torch.arange(10).repeat_interleave(2), 0, stream(0, "latents"))
+    first = read_distilled(tmp_path / "whole/steps/0.safetensors", digits_dir)
+    assert torch.allclose(first.images, from_gan(net.decode(bounded(net.start(ws)), ws, 0)), atol=1e-5), "before the first update"
+    assert (first.images[0] - first.images[1]).abs().mean() > 0.01, "images of a class begin apart"
+    measured = FeatureDistance(load_network(proxy), pool(digits_dir, "train", "dc"))
+    norm = Normalisation(first.mean.tolist(), first.std.tolist())
+    distances = [row["distance"] for row in curve(tmp_path / "whole")]
+    assert len(distances) == 9 and all(math.isfinite(value) for value in distances)
+    assert distances[0] == pytest.approx(measured.distance(norm.apply(first.images), first.labels).item(), rel=1e-4)
+    for begin, end in ((0, 3), (3, 6)):  # what is published of a space is its best state; the last one has no row
+        made = read_distilled(tmp_path / f"whole/steps/{end}.safetensors", digits_dir)
+        assert measured.distance(norm.apply(made.images), made.labels).item() <= min(distances[begin:end]) * (1 + 1e-4)
+
+
+def test_the_proxy_may_be_a_teacher_of_imagenet(digits_dir, generator, tmp_path, monkeypatch):
+    """Its logit is that of the class's place among the 1,000, and images are enlarged to what it was trained on."""
+    hpd, ids = recipes.load("hpd"), [31, 5, 999, 0, 7, 100, 8, 9, 500, 1]
+    monkeypatch.setitem(TEACHERS, "resnet18_tv", replace(TEACHERS["resnet18_tv"], network="resnet18_tv_bn_w4", size=(24, 24)))
+    monkeypatch.setattr(hpd, "class_ids", lambda dataset: ids)
+    net = networks.build("resnet18_tv_bn_w4", 1, (24, 24), 1000, 0, "teacher")
+    file = tmp_path / "teacher.safetensors"
+    about = {"config": {"network": "resnet18_tv_bn_w4"}, "seed": 0, "channels": 1, "size": [24, 24], "classes": 1000}
+    save_tensors(file, {f"model.{key}": value for key, value in net.state_dict().items()}, about)
+    config = configure("hpd", 1, "dm", iterations=6, cuts=[1, 4], proxy={"network": "resnet18_tv"})
+    need = hpd.needs(parse(hpd.Config, config.recipe, "hpd"), "digits")[-1]
+    assert (need.kind, need.network) == ("teacher", "resnet18_tv")
+    distill(config, digits_dir, [[generator], [file]], 0, tmp_path / "whole")
+    assert stopped(config, digits_dir, [[generator], [file]], tmp_path / "parts", 2) == 3
+    same(tmp_path / "whole", tmp_path / "parts", ["distilled.safetensors", "curve.csv"])
+
+    made = read_distilled(tmp_path / "whole/steps/0.safetensors", digits_dir)
+    real = pool(digits_dir, "train", "dc")
+    net.eval()
+
+    def evidence(images, labels):
+        large = F.interpolate(images, (24, 24), mode="bilinear", align_corners=False)
+        maps = net.stages(large)[-2].detach()
+        weights = (net.head.weight.detach() / maps[0, 0].numel()).clamp(min=0)[ids]
+        return [(maps[labels == c].double() * weights[c, :, None, None]).mean(0) for c in range(10)]
+
+    mine = evidence(Normalisation(made.mean.tolist(), made.std.tolist()).apply(made.images), made.labels)
+    theirs = evidence(real.x(torch.arange(len(real))), real.labels)
+    expected = sum(float((a - b).square().sum() / b.square().sum()) for a, b in zip(mine, theirs, strict=True))
+    assert curve(tmp_path / "whole")[0]["distance"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_images_larger_than_a_teachers_are_reduced_as_images_are(digits_dir):
+    net = networks.build("resnet18_tv_bn_w4", 1, (8, 8), 10, 0, "teacher").eval()
+    x = torch.rand(2, 1, 16, 16, generator=stream(0, "x"))
+    small = F.interpolate(x, (8, 8), mode="bilinear", antialias=True)
+    resized = Resized(net, (8, 8))
+    assert torch.equal(resized(x), net(small)) and not torch.allclose(net(small), net(x[:, :, ::2, ::2]))
+    assert all(torch.equal(a, b) for a, b in zip(resized.stages(x), net.stages(small), strict=True))
+    assert torch.equal(resized(small), net(small))
+
+
+@pytest.mark.parametrize(
+    ("fields", "dataset", "said"),
+    [({"proxy": {"network": "resnet18_tv"}}, "digits", "does not know the classes of digits"),
+     ({"proxy": {"network": "clip_rn50"}}, "imagenet_a_128", "clip_rn50"),
+     ({"base": "tesla", "settings": {"zca": True}, "proxy": {"network": "resnet18_tv"}}, "imagenet_a_128", "whitened")],
+)  # fmt: skip
+def test_a_teacher_that_cannot_judge_is_an_error_of_the_plan(fields, dataset, said):
+    hpd = recipes.load("hpd")
+    config = parse(hpd.Config, hpd.complete(fields, dataset, 1), "hpd")
+    with pytest.raises(ConfigError, match=said):
+        hpd.needs(config, dataset)
+    hpd.needs(config.model_copy(update={"keep": "last"}), dataset)  # nobody asks it
+
+
+def test_without_a_distance_there_is_none_in_the_log(digits_dir, generator, tmp_path):
+    distill(configure("hpd", 1, "dm", iterations=3, cuts=[1, 4], keep="loss"), digits_dir, [[generator]], 0, tmp_path / "a")
+    assert "distance" not in curve(tmp_path / "a")[0]
+
+
+def test_a_generator_from_a_file_is_given_the_classes_and_has_no_fingerprint(digits_dir, tmp_path, monkeypatch):
+    """StyleGAN-XL, in whose place a small network stands here."""
+    net, asked = generators.build("mini_w8", 1, (16, 16), 10, 0, "test").eval().requires_grad_(False), []
+    monkeypatch.setattr("dd.train.gan.load_generator", lambda path, device, classes: asked.append(classes) or net)
+    monkeypatch.setattr("dd.generators.files.check", lambda name, dataset: asked.append((name, dataset)))
+    monkeypatch.setattr("dd.generators.files.class_ids", lambda dataset: list(range(20, 30)))
+    file = tmp_path / "xl.safetensors"
+    save_tensors(file, {"generator.w": torch.zeros(1)}, {"config": {"generator": "stylegan_xl"}})
+    config = configure("glad", 1, "dm", iterations=1, generator={"name": "stylegan_xl_128"}, cut=3)
+    assert (config.recipe["rates"], config.recipe["generator"]["epochs"]) == ("absolute", 0)
+    distill(config, digits_dir, [[file]], 0, tmp_path / "a")
+    assert asked[-1] == list(range(20, 30)) and ("stylegan_xl_128", "digits") in asked
 
 
 def test_spaces_share_the_updates():
@@ -207,6 +314,20 @@ def test_spaces_share_the_updates():
     assert ends(80, [0, 2, 4, 6]) == (20, 40, 60, 80)
     assert ends(7, [0, 1]) == (4, 7)
     assert ends(100, [3]) == (100,)
+
+
+def test_what_is_published_is_a_matter_of_the_recipe():
+    hpd = {"iterations": 80, "cuts": [0, 2, 4, 6]}
+    assert recipes.published("hpd", hpd) == recipes.published("hpd", {**hpd, "steps": "spaces"}) == [0, 20, 40, 60]
+    assert recipes.published("hpd", {"iterations": 7, "cuts": [0, 1, 5], "steps": "spaces"}) == [0, 3, 5]
+    assert recipes.published("hpd", {"iterations": 0, "cuts": [0, 1, 5]}) == [0]
+    assert recipes.published("hpd", {**hpd, "steps": [5, 80]}) == recipes.published("glad", {"steps": [5, 80]}) == [5, 80]
+    assert recipes.published("dm", {"steps": (3,)}) == [3] and recipes.published("random", {}) == []
+    with pytest.raises(ConfigError, match="steps"):
+        recipes.published("hpd", {"steps": "ends"})
+    assert recipes.load("hpd").Config.model_validate_json('{"iterations": 4, "cuts": [0, 1, 2, 3]}')
+    with pytest.raises(ConfigError, match="3: 4 spaces"):
+        recipes.published("hpd", {"iterations": 3, "cuts": [0, 1, 2, 3]})
 
 
 @pytest.mark.parametrize(
@@ -224,8 +345,6 @@ def test_mistakes_are_named(method, fields, said, digits_dir, generator, tmp_pat
 
 def test_a_generator_of_other_images_is_refused(digits_dir, generator, tmp_path):
     tensors, meta = load_tensors(generator)
-    from dd.artifacts import save_tensors
-
     save_tensors(tmp_path / "other.safetensors", tensors, {**meta, "fingerprint": "other"})
     with pytest.raises(ArtifactError, match="other images"):
         distill(configure("glad", 1, "dm", iterations=1, cut=3), digits_dir, [[tmp_path / "other.safetensors"]], 0, tmp_path / "a")
