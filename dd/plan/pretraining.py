@@ -63,10 +63,10 @@ class Pretraining:
         self._configs[id_] = config
         return id_
 
-    def ask(self, dataset: dict[str, Any], need: Need, seed: int) -> list[str]:
-        """Ask for the files of a need of set `seed`; return them."""
+    def ask(self, dataset: dict[str, Any], need: Need, seed: int, *, published: bool = True) -> list[str]:
+        """Ask for the files of a need of set `seed`; return them. published: stop at the paper's milestones on the way."""
         id_ = self.id(dataset, need)
-        self._published.setdefault(id_, set()).update(self.milestones)
+        self._published.setdefault(id_, set()).update(self.milestones if published else ())
         seeds = (seed,) if need.seeds is None else need.seeds
         for epoch in need.epochs:
             if need.seeds is None or len(need.seeds) == 1:

@@ -13,7 +13,7 @@ from dd.data.registry import DATASETS
 from dd.errors import ConfigError, nearest
 from dd.plan.generators import Generators
 from dd.plan.job import PATHS, Job
-from dd.plan.papers import TeacherFile
+from dd.plan.papers import WeightsFile
 from dd.plan.pretraining import Pretraining
 from dd.teachers import TEACHERS
 from dd.train.config import ExpertConfig
@@ -23,8 +23,8 @@ from dd.types import Need
 class Supplies:
     """Collects what is needed, and turns it into jobs at the end.
 
-    block: seeds that one job makes. about: what ids know of a dataset. images: files of a dataset under a lineage, which adds the job
-    that whitens it. teachers: files that config.yaml names.
+    block: how many seeds one job makes. about: what ids know of a dataset. images: files of a dataset
+    under a lineage, which adds the job that whitens it. teachers, generators: files that config.yaml names.
     """
 
     def __init__(
@@ -32,14 +32,15 @@ class Supplies:
         block: int,
         about: Callable[[str], dict[str, Any]],
         images: Callable[[str, str], list[str]],
-        teachers: Mapping[str, TeacherFile],
+        teachers: Mapping[str, WeightsFile],
+        generators: Mapping[str, WeightsFile],
     ) -> None:
         self._block = block
         self._about = about
         self._images = images
         self._given = teachers
-        self.pretraining = Pretraining(block)
-        self._generators = Generators(about, images)
+        self.pretraining = Pretraining(self._block)
+        self.generators = Generators(about, images, self.pretraining, generators)
         self._experts: dict[str, dict[str, Any]] = {}
         self._counts: dict[str, int] = {}
         self._teachers: dict[str, None] = {}
@@ -55,7 +56,7 @@ class Supplies:
             self._experts[id_] = config
             return id_
         if need.kind == "generator":
-            return self._generators.id(need)
+            return self.generators.id(need)
         if need.kind == "teacher":
             self._teachers[need.network] = None
             return digest(self._teacher(need.network))
@@ -67,7 +68,7 @@ class Supplies:
         if need.kind == "pretrained":
             return self.pretraining.ask(self._about(need.dataset), need, seed)
         if need.kind == "generator":
-            return self._generators.ask(need)
+            return self.generators.ask(need)
         if need.kind == "teacher":
             return [PATHS["teacher"].format(name=need.network)]
         seeds = need.seeds or (seed,)
@@ -78,7 +79,7 @@ class Supplies:
         """Yield every job that makes something of it."""
         yield from self._pretraining_jobs()
         yield from self._expert_jobs()
-        yield from self._generators.jobs()
+        yield from self.generators.jobs()
         for name in self._teachers:
             config = self._teacher(name)
             given = self._given.get(name)
@@ -117,7 +118,7 @@ class Supplies:
         return {"stage": "teacher", "version": 1, "teacher": name, "sha256": given.sha256 if given else None}
 
 
-def check_teachers(given: Mapping[str, TeacherFile], where: str) -> None:
+def check_teachers(given: Mapping[str, WeightsFile], where: str) -> None:
     """Check that config.yaml names teachers that there are.
 
     Raises:
