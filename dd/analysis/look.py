@@ -39,9 +39,12 @@ class Look:
         self._set = read_distilled(distilled, dataset)
         self.labels = self._set.labels if self._set.labels.ndim == 1 else self._set.labels.argmax(1)
 
-    def network(self, checkpoint: Path, seed: int | None = None) -> nn.Module:
-        """Return a checkpoint's network in eval mode: what it makes of an image depends on no other image."""
-        meta = self._meta(checkpoint)
+    def network(self, checkpoint: Path, seed: int | None = None, *, epoch: int | None = None) -> nn.Module:
+        """Return a checkpoint's network in eval mode: what it makes of an image depends on no other image.
+
+        seed, epoch: which ones it must be of; of any seed, and of the configuration's epoch, where they are not given.
+        """
+        meta = self._meta(checkpoint, epoch)
         if seed is not None and meta["seed"] != seed:
             raise ArtifactError(f"{checkpoint}: is of seed {meta['seed']}, the analysis asks for seed {seed} in this place")
         return load_network(checkpoint, self.device).eval()
@@ -59,19 +62,26 @@ class Look:
             return self.pool.x(self._set.indices[mine].to(self.device))
         return self.pool.normalisation.apply(self._set.images[mine].to(self.device))
 
+    def raw(self, label: int) -> Tensor:
+        """Return the images of `synthetic` in raw units, as the set has them."""
+        mine = self.labels == label
+        if self._set.indices is not None and not len(self._set.images):
+            return self.pool.raw(self._set.indices[mine].to(self.device))
+        return self._set.images[mine].to(self.device)
+
     def about(self) -> dict[str, Any]:
         """Return metadata: the class's name, how many of its images are embedded, and how many are stored for them."""
         embedded = int((self.labels == self.config.label).sum())
         stored = embedded if self._set.stored is None else embedded * len(self._set.stored) // max(1, len(self.labels))
         return {"class": self.facts["classes"][self.config.label], "embedded": embedded, "stored": stored}
 
-    def _meta(self, checkpoint: Path) -> dict[str, Any]:
+    def _meta(self, checkpoint: Path, epoch: int | None = None) -> dict[str, Any]:
         meta = read_meta(checkpoint)
         try:
             found = (digest(meta["config"]), meta["epoch"])
         except KeyError as error:
             raise ArtifactError(f"{checkpoint}: is not a pre-trained network (its metadata lack {error})") from None
-        wanted = (self.config.pretrained, self.config.epoch)
+        wanted = (self.config.pretrained, self.config.epoch if epoch is None else epoch)
         if found != wanted:
             raise ArtifactError(f"{checkpoint}: is {found[0]} at epoch {found[1]}, the analysis asks for {wanted[0]} at epoch {wanted[1]}")
         return meta

@@ -13,8 +13,14 @@ from dd.figures.reported import COLUMNS
 
 Scalar = str | int | float
 # Coordinates that no reported file has, but that papers claim something of.
-SWEPT = ("step", "factor", "lambda1", "lambda2", "form", "alpha", "choice", "class", "lr", "front", "rear", "zca")
-Measure = Literal["accuracy", "spread_ratio", "loss_variation", "feature_distance", "class_accuracy"]
+SWEPT = (
+    "step", "factor", "lambda1", "lambda2", "form", "alpha", "choice", "class", "lr", "front", "rear", "zca", "base", "space", "selection",
+    "generator_epochs",
+)  # fmt: skip
+Measure = Literal[
+    "accuracy", "spread_ratio", "loss_variation", "feature_distance", "class_accuracy", "distance_correlation", "correlation_gap",
+    "seconds_ratio",
+]  # fmt: skip
 
 
 def _column(name: str) -> str:
@@ -75,11 +81,11 @@ class Gain(Frozen):
 
 
 class MeanGain(Leaf):
-    """The mean of left minus the mean of right is more than margin, or than the gain `exceeds` plus margin."""
+    """The mean of left minus the mean of right is more than margin, or than the gain `exceeds` plus margin; a margin may be below 0."""
 
     kind: Literal["mean_gain"]
     right: Selector
-    margin: float = Field(default=0.0, ge=0)
+    margin: float = 0.0
     exceeds: Gain | None = None
 
     def sides(self) -> tuple[Selector, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dd.errors import ConfigError
-from dd.figures import tables
+from dd.figures import gates, tables
 from dd.figures.baselines import baseline_of, baseline_words, is_baseline
 from dd.figures.plots import ordered
 from dd.figures.reported import compare
@@ -153,7 +153,7 @@ def _number(
         return
     colour = "white" if dark(point.mean, limits) else INK
     std = point.spread(spread)
-    marks = ("†" if point.scaled else "") + ("✕" if point.diverged else "")
+    marks = ("†" if point.scaled else "") + ("✕" if point.diverged else "") + (gates.MARK if point.below else "")
     weight = "bold" if point.mean == best else "normal"
     axis.text(x, y + (0.11 if std is not None else 0.0), f"{point.mean:.1f}{marks}", fontsize=9, color=colour, fontweight=weight, **middle)
     if std is not None:

@@ -1,4 +1,4 @@
-"""Tables that hold no accuracy: settings, the design of experiments, the cost of pre-training."""
+"""Tables that hold no accuracy: settings, classes, the design of experiments, the cost of pre-training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dd.artifacts import read_json
+from dd.data.registry import DATASETS
 from dd.errors import ConfigError, nearest
 from dd.figures.results import text
 from dd.figures.sheets import Sheet, changes, word
 
+ABSENT = "-"
 DESIGN = ("eval_network", "extractor", "extractor_mode", "extractor_epochs")
 
 
@@ -44,6 +46,68 @@ def _setting(value: Any, cells: Sequence[Mapping[str, Any]], where: str) -> str:
             place = place[part]
         found[text(place)] = None
     return ", ".join(found)
+
+
+def parameters(artifact: Mapping[str, Any], scale: str) -> Sheet:
+    """Return settings of the resolved configurations, one row for each combination of `rows`, one column for each of `fields`.
+
+    A field is a dotted path, or several of which a cell has one; "-" stands where it has none. Rows whose settings are equal are one, with
+    all their values of the last of `rows`.
+
+    Raises:
+        ConfigError: no rows or no fields, a path that no cell has (where a scale may have left out those that do, its column is empty),
+            or cells of one row that differ.
+    """
+    name, cells, names = artifact["name"], artifact["cells"], list(artifact.get("rows") or ())
+    fields = {label: [value] if isinstance(value, str) else list(value) for label, value in (artifact.get("fields") or {}).items()}
+    if not fields or not names:
+        raise ConfigError(f"artifact {name}: kind parameters needs rows and fields")
+    found: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        side = tuple(text(cell["at"].get(one)) for one in names)
+        values = [_first(cell["config"], paths) for paths in fields.values()]
+        if found.setdefault(side, values) != values:
+            raise ConfigError(f"artifact {name}: two cells of row {side} have other settings; name what differs in rows")
+    for number, (label, paths) in enumerate(fields.items()):
+        if not any(cell["scaled"] for cell in cells) and all(values[number] == ABSENT for values in found.values()) and cells:
+            raise ConfigError(f"artifact {name}: fields.{label}: no cell has {' or '.join(paths)}")
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for (*front, last), values in found.items():
+        rows.setdefault((*front, *values), []).append(last)
+    wide = len(names) - 1
+    lines = [[*key[:wide], ", ".join(dict.fromkeys(last)), *key[wide:]] for key, last in rows.items()]
+    said = changes(cell["scaled"] for cell in cells)
+    notes = [*_note(artifact), *([f"† {scale}: {said}. Not the paper's setting."] if said else [])]
+    return Sheet([*map(word, names), *fields], lines, notes)
+
+
+def _first(config: Mapping[str, Any], paths: Sequence[str]) -> str:
+    """Return the value of the first of several paths that a configuration has."""
+    for path in paths:
+        place: Any = config
+        for part in path.split("."):
+            place = place.get(part, ABSENT) if isinstance(place, Mapping) else ABSENT
+        if place != ABSENT:
+            return text(place) or "null"
+    return ABSENT
+
+
+def class_names(artifact: Mapping[str, Any]) -> Sheet:
+    """Return the classes of registered datasets, one row a dataset, as their own order has them; fields: a label -> a dataset's name.
+
+    Raises:
+        ConfigError: no fields, or a dataset that is not registered.
+    """
+    fields, where = artifact.get("fields") or {}, f"artifact {artifact['name']}: fields"
+    if not fields:
+        raise ConfigError(f"{where}: kind class_names needs them: a label for each dataset")
+    for label, name in fields.items():
+        if name not in DATASETS:
+            raise ConfigError(f"{where}.{label}: no dataset {name!r} is registered{nearest(str(name), DATASETS)}")
+    known = {label: DATASETS[name].classes for label, name in fields.items()}
+    wide = max(len(classes) for classes in known.values())
+    rows = [[label, *classes, *[""] * (wide - len(classes))] for label, classes in known.items()]
+    return Sheet(["dataset", *map(str, range(wide))], rows, _note(artifact))
 
 
 def design(artifact: Mapping[str, Any], artifacts: Sequence[Mapping[str, Any]]) -> Sheet:

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from dd.errors import ConfigError, nearest
+from dd.figures import cams, losses, normalised, seconds_ratio, transition
 from dd.figures.checks import judge
 from dd.figures.claims import load_claims
 from dd.figures.paper import OTHERS, OVER_CELLS
-from dd.figures.reported import load_gains, load_reported
+from dd.figures.reported import load_gains, load_reported, load_times
 from dd.figures.results import Point
 from dd.figures.selection import agrees
 from dd.figures.values import NOT_RUN
+
+# kind -> what is wrong with an artifact of it, beyond coordinates that no point has
+OWN = {"cams": cams.misfits, "losses": losses.misfits, "normalised": normalised.misfits, "seconds_ratio": seconds_ratio.misfits,
+       "transition": transition.misfits}  # fmt: skip
 
 
 def mistakes(job: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -28,6 +33,7 @@ def mistakes(job: Mapping[str, Any], where: str) -> Iterator[str]:
     try:
         if Path(job["reported"]).exists():
             load_gains(Path(job["reported"]))
+            load_times(Path(job["reported"]))
             load_reported(Path(job["reported"]), {str(name) for one in job["artifacts"] for name in one.get("reported") or ()})
         if job["claims"]:
             yield from _claims(job)
@@ -42,6 +48,8 @@ def _looks(artifact: Mapping[str, Any], where: str) -> Iterator[str]:
     known = {name for cell in artifact["cells"] for name in cell["at"]}
     if not known:
         return
+    if artifact["kind"] in OWN:
+        yield from (f"{where}: {said}" for said in OWN[artifact["kind"]](artifact))
     for key in ("x", "hue", "panel", "rows", "columns", "mean_gain", "baseline"):
         value = artifact.get(key)
         for name in [value] if isinstance(value, str) else value or ():
@@ -59,11 +67,11 @@ def _looks(artifact: Mapping[str, Any], where: str) -> Iterator[str]:
 
 
 def _claims(job: Mapping[str, Any]) -> Iterator[str]:
-    """Yield claims that no cell, or not each of the cells that they name, could ever be judged on."""
+    """Yield claims that no cell, or not each of the cells that they name, could ever be judged on; cells that wait count."""
     cells = [
         (str(one["name"]), Point(cell["at"], 1.0, 1.0, 1.0, error=0.0, runs=((1.0, False),) * 2, id=cell["id"], score_id=cell["score_id"]))
         for one in job["artifacts"]
-        for cell in one["cells"]
+        for cell in [*one["cells"], *(dict(later, id="", score_id="") for later in one.get("pending") or ())]
     ]
     for claim in load_claims(Path(job["claims"])).of(str(job["paper"]))[1]:
         found = judge(claim, cells)

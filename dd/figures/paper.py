@@ -9,10 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 from dd.artifacts import write_json, write_text
 from dd.errors import ConfigError, nearest
-from dd.figures import classes, features, gains, heat, listings, measures, models, pictures, plots, seconds, sheets, spaces, tables
+from dd.figures import (
+    cams,
+    classes,
+    features,
+    gains,
+    gates,
+    heat,
+    listings,
+    losses,
+    measures,
+    models,
+    normalised,
+    pictures,
+    plots,
+    seconds,
+    seconds_ratio,
+    sheets,
+    spaces,
+    tables,
+    transition,
+)
 from dd.figures.checks import judge
 from dd.figures.claims import Claim, Listed, load_claims
-from dd.figures.reported import Reported, compare, find, load_gains, load_reported
+from dd.figures.reported import Reported, compare, find, load_gains, load_reported, load_times
 from dd.figures.results import SPREADS, Point, read_cell
 from dd.figures.sheets import Drawn, Sheet, Waiting
 from dd.figures.style import save, styled
@@ -30,23 +50,28 @@ OVER_CELLS: dict[str, tuple[Callable[[Drawn], Sheet], Callable[[Drawn], Figure] 
     "models": (models.models_sheet, models.models),
     "classes": (classes.classes_sheet, classes.heat),
     "heatmap": (heat.heat_sheet, heat.heatmap),
+    "transition": (transition.transition_sheet, transition.transition),
+    "cams": (cams.cams_sheet, cams.cams),
+    "losses": (losses.losses_sheet, losses.losses),
+    "normalised": (normalised.normalised_sheet, normalised.normalised),
 }
 LONG: dict[str, Callable[[Drawn], str]] = {
     "models": models.models_csv, "tsne": spaces.tsne_csv, "table": gains.table_csv, "classes": classes.classes_csv,
+    "transition": transition.transition_csv, "cams": cams.cams_csv, "losses": losses.losses_csv, "normalised": normalised.normalised_csv,
 }  # fmt: skip  # with more than accuracies of cells in them
 TIMES = {"cost": listings.cost, "seconds": seconds.seconds, "features": features.features}  # what was measured with a clock
-OTHERS = ("settings", "design", *TIMES, "absent")
+OTHERS = ("settings", "parameters", "class_names", "design", *TIMES, "seconds_ratio", "absent")
 
 
 def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
     """Write {artifact}.csv, .md, .png, .pdf of every artifact, paper.json (what the report needs), and claims.json.
 
-    Equal inputs give equal bytes, but for tables of cost, of seconds and of features.
+    Equal inputs give equal bytes, but for tables of cost, of seconds, their ratios, and of features.
 
     Args:
         job: what `Plan.drawing` returns: paper, title, scale, spread (all | sets | nets), reported and claims (paths, or None), and
             artifacts, each with name, title, kind, its looks and its cells (at, printed, scaled, id, score_id, config, scores, sets,
-            analysis, run_files, choice); printed are the coordinates as the reported file writes them.
+            analysis, run_files, choice, generators); printed are the coordinates as the reported file writes them.
 
     Raises:
         ConfigError: an unknown kind or spread, an artifact whose looks do not fit its cells, a mistake in the claims or reported rows.
@@ -59,7 +84,7 @@ def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
     elsewhere = {str(name) for artifact in job["artifacts"] for name in artifact.get("reported") or ()}
     known = Path(path) if path and Path(path).exists() else None  # an experiment of ours prints nothing
     reported = load_reported(known, elsewhere) if known else []
-    printed_gains = load_gains(known) if known else []
+    printed_gains, times = (load_gains(known), load_times(known)) if known else ([], [])
     listed: list[Listed] = []
     claims: list[Claim] = []
     if job.get("claims"):
@@ -69,13 +94,14 @@ def draw_paper(job: Mapping[str, Any], out_dir: Path) -> None:
     pages = []
     with styled():
         for one in drawn:
-            pages.append(_artifact(one, job["artifacts"], out_dir))
+            pages.append(_artifact(one, job["artifacts"], times, out_dir))
     cells = [(str(one.artifact["name"]), point) for one in drawn for point in one.points]
     verdicts = [_verdict(claim, cells if claim.measure == "accuracy" else _measured(drawn, claim.measure)) for claim in claims]
     about = {key: job[key] for key in ("paper", "title", "scale")}
-    runs = _run_files(job["artifacts"])
+    runs, behind = _run_files(job["artifacts"]), gates.page(job["artifacts"])
     write_json(out_dir / "paper.json", {**about, "artifacts": pages, "counts": _counts(drawn), "listed": _listed(listed, job["artifacts"]),
-                                        "scaled": sheets.changes(point.scaled for _, point in cells), "runs": runs})  # fmt: skip
+                                        "scaled": sheets.changes(point.scaled for _, point in cells), "runs": runs,
+                                        "generators": behind})  # fmt: skip
     write_json(out_dir / "claims.json", verdicts)
 
 
@@ -95,8 +121,8 @@ def _read(
     return Drawn(artifact, scale, spread, [read_cell(cell) for cell in cells], printed, later, printed_gains)
 
 
-def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Path) -> dict[str, Any]:
-    """Write the four files of an artifact; return what the report shows of it."""
+def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], times: Sequence[Reported], out_dir: Path) -> dict[str, Any]:
+    """Write the four files of an artifact; return what the report shows of it. times: the seconds that the paper prints."""
     artifact = drawn.artifact
     kind = "absent" if artifact.get("absent") else artifact["kind"]
     made: Figure | None = None
@@ -105,9 +131,13 @@ def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Pat
     if kind in OVER_CELLS:
         sheet_of, figure_of = OVER_CELLS[kind]
         sheet, table = sheet_of(drawn), LONG.get(kind, sheets.long_csv)(drawn)
+        sheet.notes.extend(gates.notes([point.below for point in drawn.points]))
         made = figure_of(drawn) if figure_of else None
     elif kind in TIMES:
         sheet, header, rows = TIMES[kind](artifact)
+        table = sheets.to_csv(header, rows)
+    elif kind == "seconds_ratio":
+        sheet, header, rows = seconds_ratio.seconds_ratio(artifact, times)
         table = sheets.to_csv(header, rows)
     else:
         sheet = _listing(kind, drawn, artifacts)
@@ -122,6 +152,10 @@ def _artifact(drawn: Drawn, artifacts: Sequence[Mapping[str, Any]], out_dir: Pat
 def _listing(kind: str, drawn: Drawn, artifacts: Sequence[Mapping[str, Any]]) -> Sheet:
     if kind == "settings":
         return listings.settings(drawn.artifact, drawn.scale)
+    if kind == "parameters":
+        return listings.parameters(drawn.artifact, drawn.scale)
+    if kind == "class_names":
+        return listings.class_names(drawn.artifact)
     if kind == "design":
         return listings.design(drawn.artifact, artifacts)
     if not drawn.get("absent"):
@@ -175,7 +209,8 @@ def _listed(listed: Sequence[Listed], artifacts: Sequence[Mapping[str, Any]]) ->
         reason = one.absent or "the paper file has no artifact of this name"
         if artifact is not None:
             reason = artifact.get("absent") or ""
-        state = "absent" if reason else "settings only" if artifact and artifact["kind"] in ("settings", "design") else "drawn"
+        listing = artifact is not None and artifact["kind"] in ("settings", "parameters", "class_names", "design")
+        state = "absent" if reason else "settings only" if listing else "drawn"
         found.append({"name": one.name, "title": one.title, "state": state, "reason": reason})
     return found
 

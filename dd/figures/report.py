@@ -38,7 +38,8 @@ def write_report(
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     text = page.render(
         scale=scale, scale_notes=scale_notes, verdicts=VERDICTS, papers=pages, scaled=any(paper["scaled"] for paper in pages),
-        digits=any("dataset digits" in paper["scaled"] for paper in pages), cost=rows, cost_columns=list(rows[0]) if rows else [],
+        digits=any("dataset digits" in paper["scaled"] for paper in pages), generators=_generators(pages), cost=rows,
+        cost_columns=list(rows[0]) if rows else [],
     )  # fmt: skip
     write_text(out, text)
 
@@ -67,6 +68,16 @@ def _paper(folder: Path) -> dict[str, Any]:
         return {**page, "claims": claims, "verdicts": verdicts, "chosen": shared, "provenance": _provenance(page["runs"])}
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{folder / 'paper.json'}: lacks {error}; draw this paper again") from None
+
+
+def _generators(pages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the generators of all papers, each once, with the papers that rest on it."""
+    found: dict[str, dict[str, Any]] = {}
+    for page in pages:
+        for one in page.get("generators", ()):  # pages that were drawn before there were any have none
+            key = json.dumps([one["dataset"], one["generator"], one["epoch"], one["quality"]])
+            found.setdefault(key, {**one, "papers": []})["papers"].append(page["paper"])
+    return list(found.values())
 
 
 def _shared(every: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -19,6 +19,7 @@ COLUMNS = (
 VALUES = ("paper", "artifact", "metric", "mean", "std", "source", "certainty", "note")
 SIGNS = {"top1_percent": "", "top1_percent_upper_bound": "<=", "top1_percent_lower_bound": ">="}  # what may stand beside an accuracy
 GAINS = ("gain_pp", "avg_gain_pp")  # what may stand beside a difference of accuracies, or a mean of differences
+TIMES = ("distill_time_unit_lost",)  # what may stand beside seconds of distilling, as ratios
 CERTAINTIES = {"exact", "inferred", "recovered_internal", "doubtful", "derived", "derived_external", "external_probable"}
 ELSEWHERE = "external_probable"  # what other papers print
 
@@ -86,6 +87,11 @@ def load_gains(path: Path) -> list[Reported]:
     """
     rows = [(where, row) for where, row in _rows(path) if row["metric"] in GAINS and _printed(row, set())]
     return [_row({name: "" if item.startswith("mean_of_") else item for name, item in row.items()}, where) for where, row in rows]
+
+
+def load_times(path: Path) -> list[Reported]:
+    """Read what a paper itself prints of the time that distilling takes; see `load_reported` for errors."""
+    return [_row(row, where) for where, row in _rows(path) if row["metric"] in TIMES and _printed(row, set())]
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:

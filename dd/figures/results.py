@@ -11,6 +11,7 @@ from typing import Any
 
 from dd.artifacts import read_json, read_meta
 from dd.errors import ArtifactError
+from dd.figures.gates import missed
 
 SPREADS = {"all": "std_all", "sets": "std_sets", "nets": "std_nets"}
 
@@ -24,7 +25,7 @@ class Point:
     networks of a set (root mean square over sets); all with ddof 0, None where a single value has no spread. error: standard error
     of the mean: over sets where there are several, else over networks; None for a single run. runs: (accuracy, diverged) of each.
     missing: score files that are not there. scaled: what the scale changed. chosen: the value that was picked from results of other
-    cells, and what it was picked by, in words; each "" where nothing was.
+    cells, and what it was picked by, in words; each "" where nothing was. below: its generators that miss a gate, in words.
     """
 
     at: dict[str, Any]
@@ -43,6 +44,7 @@ class Point:
     score_id: str = ""
     chosen: str = ""
     chosen_by: str = ""
+    below: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -81,13 +83,15 @@ def same(one: Any, other: Any) -> bool:
 
 
 def read_cell(cell: Mapping[str, Any]) -> Point:
-    """Read the scores of a cell of a drawing job.
+    """Read the scores of a cell of a drawing job, or of the cells that it is the mean of (`members`).
 
     A run counts as diverged when its evaluation did, or when the distillation of its set did.
 
     Raises:
         ArtifactError: a score file is damaged, or holds a network twice. A file that is not there is counted as missing.
     """
+    if "members" in cell:
+        return _mean_of([read_cell(member) for member in cell["members"]], cell["at"])
     broken = {Path(folder).name for folder in cell["sets"] if _distillation_diverged(Path(folder))}
     by_set: dict[int, list[tuple[float, bool]]] = {}
     best: list[float] = []
@@ -108,11 +112,30 @@ def read_cell(cell: Mapping[str, Any]) -> Point:
     runs = tuple(run for number in sorted(by_set) for run in by_set[number])
     values = [[accuracy for accuracy, _ in by_set[number]] for number in sorted(by_set)]
     facts: dict[str, Any] = {"at": dict(cell["at"]), "runs": runs, "missing": missing, "scaled": tuple(cell["scaled"]),
-                             "id": cell["id"], "score_id": cell["score_id"], **_choice(cell.get("choice"))}  # fmt: skip
+                             "id": cell["id"], "score_id": cell["score_id"], "below": missed(cell.get("generators", ())),
+                             **_choice(cell.get("choice"))}  # fmt: skip
     if not runs:
         return Point(mean=None, **facts)
     mean = fmean(accuracy for accuracy, _ in runs)
     return Point(mean=mean, low=mean, high=mean, best=fmean(best), **_spreads(values), **facts)
+
+
+def _mean_of(points: Sequence[Point], at: Mapping[str, Any]) -> Point:
+    """Return the mean of cells, taken as independent, where all were run: their runs together, and no spread, since none is of one kind."""
+    found: dict[str, Any] = {
+        "at": dict(at), "missing": sum(point.missing for point in points), "id": "+".join(dict.fromkeys(point.id for point in points)),
+        "scaled": tuple(dict.fromkeys(one for point in points for one in point.scaled)),
+        "score_id": "+".join(dict.fromkeys(point.score_id for point in points)),
+        "below": tuple(dict.fromkeys(one for point in points for one in point.below)),
+    }  # fmt: skip
+    means = [point.mean for point in points if point.mean is not None]
+    if len(means) < len(points):
+        return Point(mean=None, **found)
+    mean, errors = fmean(means), [point.error for point in points if point.error is not None]
+    error = math.sqrt(sum(one**2 for one in errors)) / len(points) if len(errors) == len(points) else None
+    best = [point.best for point in points if point.best is not None]
+    runs = tuple(run for point in points for run in point.runs)
+    return Point(mean=mean, low=mean, high=mean, error=error, best=fmean(best) if len(best) == len(points) else None, runs=runs, **found)
 
 
 def facts_of(values: Sequence[Sequence[float]]) -> dict[str, Any]:

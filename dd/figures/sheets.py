@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dd.figures.gates import MARK
 from dd.figures.reported import COLUMNS, ELSEWHERE, Reported, compare
 from dd.figures.results import Point, text
 
@@ -84,11 +85,11 @@ def word(column: str) -> str:
 
 
 def value(point: Point, spread: str) -> str:
-    """Return "49.5 ± 0.4" with its marks: † changed by the scale, ✕ diverged."""
+    """Return "49.5 ± 0.4" with its marks: † changed by the scale, ✕ diverged, ‡ of a generator below its gate."""
     if point.mean is None:
         return "not run"
     std = point.spread(spread)
-    marks = ("†" if point.scaled else "") + ("✕" if point.diverged else "")
+    marks = ("†" if point.scaled else "") + ("✕" if point.diverged else "") + (MARK if point.below else "")
     return f"{point.mean:.1f}" + (f" ± {std:.1f}" if std is not None else "") + marks
 
 

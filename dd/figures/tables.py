@@ -34,7 +34,7 @@ def pivot(drawn: Drawn) -> Sheet:
     column of its own where `rows` has ipc, else in a row above the rows that it is true of. With `gain`, a row below says how much each
     cell is above its `baseline`; with `mean_gain`, means of that stand in columns and rows of their own. Where `baseline` is a value of
     `rows`, such as a protocol, each baseline stands above what is measured against it, and "gain" below in the place of that value. Where a
-    setting of a cell was picked from results, a column says which value.
+    setting of a cell was picked from results, a column says which value; a published step stands in the cell itself, as "@300".
 
     Raises:
         ConfigError: two cells share a row and a column, a ratio or gains are asked for where there are no rows, or both are.
@@ -45,7 +45,7 @@ def pivot(drawn: Drawn) -> Sheet:
         raise ConfigError(f"artifact {drawn.artifact['name']}: {'gain' if compared else 'ratio'} needs rows")
     if drawn.get("ratio") and compared:
         raise ConfigError(f"artifact {drawn.artifact['name']}: ratio, gain: a table has one of them")
-    down += [CHOSEN] if has_choices(drawn) else []
+    down += [CHOSEN] if has_choices(drawn) and not any(map(_step_chosen, drawn.artifact["cells"])) else []
     body: dict[Key, dict[Key, _Entry]] = {}
     heads: dict[Key, None] = {}
     for entry in _entries(drawn):
@@ -86,8 +86,14 @@ def _entries(drawn: Drawn) -> Iterator[_Entry]:
         sign = f", {compared[0]:+.1f}" if compared else ""
         beside = f" ({_beside(printed(row))}{sign})" if row else ""
         at = {**point.at, CHOSEN: point.chosen}
-        yield _Entry(at, value(point, drawn.spread) + beside, _ratio(cell["config"]) + ("†" if point.scaled else ""))
+        picked = f" @{point.chosen}" if point.chosen and point.n and _step_chosen(cell) else ""
+        yield _Entry(at, value(point, drawn.spread) + picked + beside, _ratio(cell["config"]) + ("†" if point.scaled else ""))
     yield from map(_waiting, later)
+
+
+def _step_chosen(cell: Mapping[str, Any]) -> bool:
+    """Tell whether the published step of a cell was picked: each cell has its own, so it stands in it."""
+    return isinstance(cell["config"].get("step"), dict)
 
 
 def _with_gains(

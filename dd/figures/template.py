@@ -74,7 +74,15 @@ Cells that the scale changed are marked † and are never compared with printed 
 </div>
 {% endif %}
 
-<nav>{% for paper in papers %}<a href="#{{ paper.paper }}">{{ paper.paper }}</a>{% endfor %}<a href="#cost">cost</a></nav>
+{% for one in generators if one.missed %}
+{% if loop.first %}<div class="warn"><b>Generators below their gates.</b> Sets that are distilled through them say little of a method;
+cells that rest on them are marked ‡.{% endif %}
+{% for text in one.missed %}<p class="small">{{ one.papers | join(", ") }}: {{ text }}</p>{% endfor %}
+{% if loop.last %}</div>{% endif %}
+{% endfor %}
+
+<nav>{% for paper in papers %}<a href="#{{ paper.paper }}">{{ paper.paper }}</a>{% endfor %}
+{% if generators %}<a href="#generators">generators</a>{% endif %}<a href="#cost">cost</a></nav>
 
 {% for paper in papers %}
 <section id="{{ paper.paper }}">
@@ -135,6 +143,27 @@ missing. {% if paper.scaled %}† judged on cells that the scale changed; says n
 <table>{% for key, value in paper.provenance %}<tr><td><b>{{ key }}</b></td><td>{{ value }}</td></tr>{% endfor %}</table></details>
 </section>
 {% endfor %}
+
+{% if generators %}
+<section id="generators"><h2>Generators</h2>
+<div class="card"><div class="scroll"><table class="wide">
+<tr><th>dataset</th><th>generator</th><th class="n">epoch</th><th>papers</th><th>measure</th><th class="n">value</th><th>gate</th>
+<th></th></tr>
+{% for one in generators %}{% for measure in one.measures or [none] %}
+<tr>{% if loop.first %}{% set rows = one.measures | length or 1 %}
+<td rowspan="{{ rows }}">{{ one.dataset }}</td>
+<td rowspan="{{ rows }}">{{ one.generator }}
+{% if one.measures and one.note %}<br><span class="small soft">{{ one.note }}</span>{% endif %}</td>
+<td class="n" rowspan="{{ rows }}">{{ "&ndash;" | safe if one.epoch is none else one.epoch }}</td>
+<td rowspan="{{ rows }}">{{ one.papers | join(", ") }}</td>{% endif %}
+{% if measure %}<td>{{ measure.name }}</td><td class="n">{{ measure.value }}</td><td>{{ measure.gate }}</td>
+<td><span class="v {{ "holds" if measure.passed else "fails" }}">{{ "passed" if measure.passed else "below" }}</span></td>
+{% else %}<td colspan="4" class="soft">{{ one.note }}</td>{% endif %}</tr>
+{% endfor %}{% endfor %}
+</table></div>
+<p class="small soft">Measured on samples, through a classifier of real images; docs/generators.md says what each measure is. The gates are
+ours, for small generators.</p></div></section>
+{% endif %}
 
 <section id="cost"><h2>Cost</h2>
 <div class="card">

@@ -55,6 +55,16 @@ def everything(bench, scaled=()):
     save_tensors(bench.root / "several.safetensors", several, about)
     under = [{**cells[0], "analysis": str(bench.root / "several.safetensors")}, cells[1]]
     (bench.root / "run.json").write_text(json.dumps({"seconds": 6.0, "device": "cpu"}))
+    about = {"config": {"network": "convnet3_in"}, "classes": ["a", "b"], "range": [0.0, 1.0], "epochs": [0, 1], "wanted": [1], "image": 0}
+    (bench.root / "cams-1").mkdir(exist_ok=True)
+    maps = {"images": draw(1, 3, 8, 8).sigmoid(), "labels": torch.tensor([1]), "maps": draw(2, 1, 8, 8).sigmoid()}
+    save_tensors(bench.root / "cams-1/set0.safetensors", maps, about)
+    mapped = [{**cells[0], "analysis": str(bench.root / "cams-1/set0.safetensors")}, cells[1]]
+    images = {"images": draw(2, 3, 8, 8).sigmoid(), "labels": torch.arange(2), "mean": torch.zeros(3), "std": torch.ones(3)}
+    save_tensors(Path(cells[0]["sets"][0]) / "distilled.safetensors", images)
+    (Path(cells[0]["sets"][0]) / "curve.csv").write_text("step,loss,grad_norm\n0,2.5,1\n9,1.5,1\n")
+    at_end = {"config": {"recipe": {"iterations": 10}}, "published": [0]}
+    steps = [{**cells[0], **at_end}, {**cells[1], **at_end}]
     runs = [
         {"network": "convnet3_in", "epoch": 1, "run": str(bench.root / "run.json"), "seeds": [0, 1], "previous_epoch": 0},
         {"network": "convnet3_in", "epoch": 2, "run": str(bench.root / "nowhere.json")},
@@ -65,6 +75,8 @@ def everything(bench, scaled=()):
         {"name": "line", "title": "Line", "kind": "line", "cells": cells, **looks, "panel": ["eval_network"]},
         {"name": "tab", "title": "Table", "kind": "table", "cells": cells, "rows": ["method"], "columns": ["dataset", "ipc"]},
         {"name": "fields", "title": "Settings", "kind": "settings", "cells": cells, "fields": {"lr": "recipe.lr", "size": "16x16", "depth": 3}},
+        {"name": "rates", "title": "Rates", "kind": "parameters", "cells": cells, "rows": ["ipc", "method"], "fields": {"lr": "recipe.lr"}},
+        {"name": "names", "title": "Names", "kind": "class_names", "cells": [], "fields": {"C": "cifar10"}},
         {"name": "plan", "title": "Design", "kind": "design", "cells": [], "groups": {"One": "bars"}},
         {"name": "images", "title": "Images", "kind": "grid", "cells": [*cells, cells[0]], "label": "{method}"},
         {"name": "tsne", "title": "t-SNE", "kind": "tsne", "cells": seen, "label": "{method}, {ipc}"},
@@ -74,6 +86,11 @@ def everything(bench, scaled=()):
         {"name": "features", "title": "Features", "kind": "features", "cells": [
             {**cells[0], "config": {"protocol": {"features": {"network": "convnet3_in", "epochs": 1}}}}, cells[1]]},
         {"name": "heat", "title": "Heat", "kind": "heatmap", "cells": cells, "x": "ipc", "rows": ["method"]},
+        {"name": "steps", "title": "Steps", "kind": "transition", "cells": steps, "fields": {"labels": [0, 1], "steps": "published"}},
+        {"name": "cams", "title": "CAMs", "kind": "cams", "cells": mapped},
+        {"name": "losses", "title": "Losses", "kind": "losses", "cells": cells, "hue": ["ipc", "method"]},
+        {"name": "curves", "title": "Curves", "kind": "normalised", "cells": steps, "x": "ipc", "panel": ["ipc"]},
+        {"name": "ratio", "title": "Ratio", "kind": "seconds_ratio", "cells": cells, "rows": ["ipc"], "fields": {"over": {"method": "dm"}}},
         {"name": "cost", "title": "Cost", "kind": "cost", "cells": [], "runs": runs},
         {"name": "gone", "title": "Gone", "kind": "absent", "cells": [], "absent": "the code is lost"},
     ]
