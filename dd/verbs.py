@@ -163,14 +163,35 @@ def generator(args: Namespace) -> None:
         raise Unfinished(str(stopped)) from None
 
 
+def quality(args: Namespace) -> None:
+    """Measure one milestone of a generator."""
+    from dd.analysis.gan_config import QualityConfig
+    from dd.analysis.gan_job import measure
+
+    config = parse(QualityConfig, _config(args.config), "quality")
+    device = _device(args)
+    with _noted(args.out.with_suffix(".run.json"), device):
+        measure(config, args.generator, args.classifier, args.dataset, args.out, device=device)
+
+
+def generator_file(args: Namespace) -> None:
+    """Check a generator that its user converted, and install it."""
+    from dd.generators.files import install
+
+    config = _config(args.config)
+    install(_required(config, "generator"), args.file, config.get("sha256"), args.out)
+
+
 def distill(args: Namespace) -> None:
     """Distil one set."""
+    from dd.analysis.gates import demand
     from dd.artifacts import read_json
     from dd.config.stages import DistillConfig
     from dd.distill import Stopped
     from dd.distill import distill as descend
 
     config = parse(DistillConfig, _config(args.config), "distill")
+    demand(args.quality)
     device = _device(args)
     epoch = None if args.choice is None else int(read_json(args.choice)["value"])
     try:
@@ -185,6 +206,7 @@ def distill(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Train networks on one set and write their scores."""
+    from dd.choose import chosen_step
     from dd.config.stages import EvaluateConfig
     from dd.evaluation import config_of
     from dd.evaluation.io import check_identity, read_distilled, write_scores
@@ -195,8 +217,9 @@ def evaluate(args: Namespace) -> None:
     device = _device(args)
     first, last = args.nets
     with _noted(args.out.with_suffix(".run.json"), device):
-        check_identity(args.distilled, config.distilled)
-        distilled = read_distilled(args.distilled, args.dataset)
+        path = chosen_step(args.distilled, config.step, args.choice)
+        check_identity(path, config.distilled)
+        distilled = read_distilled(path, args.dataset)
         scores = judge(
             distilled, config.network, config.protocol, settings, args.dataset, args.set, range(first, last + 1), split=config.split,
             needs=args.need, device=device,
@@ -217,18 +240,21 @@ def choose(args: Namespace) -> None:
 def analyse(args: Namespace) -> None:
     """Run networks over a finished set."""
     from dd.analysis.accuracy import accuracy
+    from dd.analysis.cams import cams
     from dd.analysis.embeddings import embeddings
     from dd.analysis.models import models
     from dd.config.stages import AnalyseConfig
     from dd.evaluation.io import check_identity
 
     config = parse(AnalyseConfig, _config(args.config), "analyse")
-    if len(args.checkpoint) != config.models:
+    if config.kind == "cams" and len(args.checkpoint) != 1 + len(config.earlier):
+        raise ConfigError(f"analyse: {1 + len(config.earlier)} epochs, with {len(args.checkpoint)} files of --checkpoint")
+    if config.kind != "cams" and len(args.checkpoint) != config.models:
         raise ConfigError(f"analyse: models: value {config.models}, with {len(args.checkpoint)} files of --checkpoint")
     check_identity(args.distilled, config.distilled)
     device = _device(args)
     with _noted(args.out.with_suffix(".run.json"), device):
-        make = {"embeddings": embeddings, "models": models, "accuracy": accuracy}[config.kind]
+        make = {"embeddings": embeddings, "models": models, "accuracy": accuracy, "cams": cams}[config.kind]
         make(config, args.dataset, args.distilled, args.checkpoint, args.out, device=device)
 
 
@@ -284,9 +310,10 @@ def check(args: Namespace) -> int:
         check_paths(load_datasets(settings.datasets, f"{args.settings}: datasets"), f"{args.settings}: datasets")
     except DDError as error:
         wrong[str(error)] = None
-    for name, file in settings.teachers.items():
-        if not Path(file.path).is_file():
-            wrong[f"{args.settings}: teachers.{name}.path: value {file.path!r}: no such file (docs/teachers.md says how to get it)"] = None
+    for kind, files in (("teachers", settings.teachers), ("generators", settings.generators)):
+        for name, file in files.items():
+            if not Path(file.path).is_file():
+                wrong[f"{args.settings}: {kind}.{name}.path: value {file.path!r}: no such file (docs/{kind}.md says how to get it)"] = None
     scales = sorted(path.stem for path in (WORKFLOW / "scales").glob("*.yaml"))
     for scale in {settings.scale, *scales}:
         for paper in sorted({*paper_names(WORKFLOW), *settings.papers}):

@@ -38,6 +38,13 @@ class DistillConfig(Frozen):
     split: Literal["train", "fit"] = added("train")
 
 
+class ChosenStep(Frozen):
+    """A step that is picked from results. choice: id of the job that picks it. last: the number of updates of the final set."""
+
+    choice: str
+    last: int
+
+
 class EvaluateConfig(Frozen):
     """One evaluation of a distilled set.
 
@@ -47,7 +54,7 @@ class EvaluateConfig(Frozen):
     stage: Literal["evaluate"] = "evaluate"
     version: int = 1
     distilled: str
-    step: int | None = None
+    step: int | ChosenStep | None = None
     network: str
     protocol: str
     settings: dict[str, Any]
@@ -59,16 +66,19 @@ class AnalyseConfig(Frozen):
     """Features of one class of a distilled set and of real images, under networks pre-trained on the real ones.
 
     kind: `embeddings`, under one network; `models`, under several (seeds 0 to models - 1), with the matching loss of every class;
-    `accuracy`, what one network says of the distilled images of every class.
+    `accuracy`, what one network says of the distilled images of every class; `cams`, where a network sees evidence of the classes of a few
+    distilled images.
     step: which published step of the set; null is the final set. network, pretrained, epoch: the checkpoints to look through.
     label: the class. real: how many real images of it.
     models, batch, draws: of the kind `models`: how many networks, real images a class in a batch (a class that has fewer gives all),
     and how many batches.
+    labels, image, earlier: of the kind `cams`: the classes, which image of each, and epochs at which the network is looked through beside
+    `epoch`.
     """
 
     stage: Literal["analyse"] = "analyse"
     version: int = 1
-    kind: Literal["embeddings", "models", "accuracy"] = "embeddings"
+    kind: Literal["embeddings", "models", "accuracy", "cams"] = "embeddings"
     distilled: str
     network: str
     pretrained: str
@@ -79,9 +89,16 @@ class AnalyseConfig(Frozen):
     models: int = added(1, ge=1)
     batch: int = added(256, ge=1)
     draws: int = added(10, ge=1)
+    labels: tuple[int, ...] = added((0, 1, 2), min_length=1)
+    image: int = added(0, ge=0)
+    earlier: tuple[int, ...] = added(())
 
     @model_validator(mode="after")
     def _says_only_what_matters(self) -> AnalyseConfig:
         if self.kind != "models" and (self.models, self.batch, self.draws) != (1, 256, 10):
             raise ValueError("models, batch and draws belong to kind 'models'")  # else two ids would be one analysis
+        if self.kind != "cams" and (self.labels, self.image, self.earlier) != ((0, 1, 2), 0, ()):
+            raise ValueError("labels, image and several epochs belong to kind 'cams'")
+        if self.kind == "cams" and (self.label, self.real) != (0, 200):
+            raise ValueError("label and real mean nothing to kind 'cams'; give labels")
         return self

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dd import recipes
 from dd.config import digest
 from dd.plan.job import PATHS, Job
 from dd.sources.guides import architecture
+
+HELD_OUT = {"split": "fit", "tested_on": "holdout"}  # neither sets nor guides are shown the images that they are judged on
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,54 @@ class Judged:
     scores: list[str]
 
 
-def candidates(config: Mapping[str, Any]) -> dict[int, dict[str, Any]] | None:
-    """Return what each candidate for the epoch of the guides is judged by, or None where a point leaves nothing to a choice.
+@dataclass(frozen=True)
+class Competition:
+    """What is left to a choice: the epoch of the guides (`guidance`) or which published step counts (`step`).
+
+    candidates: value -> the configuration that it is judged by. split: the images it is judged on. last: of steps, the final set's.
+    """
+
+    of: str
+    candidates: dict[int, dict[str, Any]]
+    split: str
+    last: int = 0
+
+
+def competition(config: Mapping[str, Any]) -> Competition | None:
+    """Return what a point leaves to a choice, or None where there is nothing to choose."""
+    guidance = config.get("guidance")
+    if guidance and isinstance(guidance["epochs"], dict):
+        return Competition("guidance", _guides(config), guidance["epochs"]["split"])
+    if isinstance(config.get("step"), dict):
+        return Competition("step", _steps(config), config["step"]["split"], config["recipe"]["iterations"])
+    return None
+
+
+def _steps(config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return what each published step, and the final set, is judged by.
+
+    On the held-out tenth, candidates are steps of other runs, of the same seeds, that were not shown those images; what is picked is
+    then used of the runs on all of train. `network` judges, where the rule names one, else the network that the point is evaluated with.
+    """
+    rule, last = config["step"], config["recipe"]["iterations"]
+    found = {}
+    for step in dict.fromkeys([*recipes.published(config["method"], config["recipe"]), last]):
+        if step == 0:
+            continue  # what a run begins with is no result of it
+        one = {**config, "network": rule.get("network") or config["network"], "step": None if step == last else step}
+        if rule["split"] == "holdout":
+            one |= HELD_OUT
+        found[step] = one
+    return found
+
+
+def _guides(config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return what each candidate for the epoch of the guides is judged by.
 
     A candidate guides alone: one network of the first architecture, with that architecture's weight, as in Figure 2 of the clom paper;
     its sets are judged by that architecture. On the held-out tenth, neither guides nor sets are trained on those images.
     """
-    guidance = config.get("guidance")
-    if not guidance or not isinstance(guidance["epochs"], dict):
-        return None
+    guidance = config["guidance"]
     rule, alpha = guidance["epochs"], guidance["alpha"]
     found = {}
     for epoch in rule["candidates"]:
@@ -39,17 +81,17 @@ def candidates(config: Mapping[str, Any]) -> dict[int, dict[str, Any]] | None:
         one["network"] = architecture(first)
         one.pop("step", None)
         if rule["split"] == "holdout":
-            one |= {"split": "fit", "tested_on": "holdout"}
+            one |= HELD_OUT
         found[epoch] = one
     return found
 
 
 def job(judged: Mapping[int, Judged], split: str) -> Job:
-    """Return the job that picks the epoch with the largest mean accuracy; the earlier one of equals."""
+    """Return the job that picks the epoch, or the step, with the largest mean accuracy; the earlier one of equals."""
     config = {"stage": "choose", "version": 1, "criterion": "largest mean accuracy", "split": split,
-              "candidates": {str(epoch): one.id for epoch, one in judged.items()}}  # fmt: skip
-    config["scores"] = {str(epoch): [Path(path).name for path in one.scores] for epoch, one in judged.items()}  # which sets, which networks
+              "candidates": {str(value): one.id for value, one in judged.items()}}  # fmt: skip
+    config["scores"] = {str(value): [Path(path).name for path in one.scores] for value, one in judged.items()}  # which sets, which networks
     id_ = digest(config)
-    files = {str(epoch): one.scores for epoch, one in judged.items()}
+    files = {str(value): one.scores for value, one in judged.items()}
     inputs = list(dict.fromkeys(path for one in judged.values() for path in one.scores))
     return Job("choose", [PATHS["choose"].format(id=id_)], inputs, {**config, "files": files}, ["dd.choose"], {"id": id_})

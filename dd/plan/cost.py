@@ -12,14 +12,18 @@ from dd import generators, networks, recipes
 from dd.config import parse
 from dd.config.stages import AnalyseConfig
 from dd.data.registry import DATASETS
+from dd.generators.depth import PUBLISHED
+from dd.generators.files import FILES
 from dd.plan.job import Job
 from dd.plan.jobs import Plan, decoded
 from dd.sources.guides import architecture
+from dd.teachers import CHANNELS, TEACHERS
 
 STARTUP = 2.5  # seconds: a process that imports torch, on a warm disk
 DRAWING = 8.0  # seconds: all figures of a paper
 STEP = 0.002  # seconds: what one step costs beyond its arithmetic, in calls (two CPU cores, ConvNet-3)
 GAN_PASSES = 12  # an update of both networks takes about so many passes through a generator, an image
+DISTANCE = 5  # operations of a product that a pixel of a distance costs: it is no matrix product
 BACKWARD = 2  # a backward pass to weights costs about two forward passes
 
 
@@ -96,6 +100,8 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         return 1.0, 1e3
     if job.stage == "teacher":
         return STARTUP, 1.5e8
+    if job.stage == "generator_file":  # two samples
+        return STARTUP + 30.0, 6e8
     sizes = Sizes(job.facts["dataset"])
     pixels = sizes.channels * sizes.size[0] * sizes.size[1]
     if job.stage == "prepare":
@@ -113,6 +119,8 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         one, numbers = generator_flops(job.config["generator"], *sizes.shape())
         epochs = job.facts["epoch"] - job.facts["previous_epoch"]
         return STARTUP + epochs * sizes.train * GAN_PASSES * one / per_second, numbers * 24.0
+    if job.stage == "quality":
+        return STARTUP + _measuring(job, sizes) / per_second, 5e3
     if job.stage == "pretrain":
         one, numbers = flops(job.config["network"], *sizes.shape())
         epochs, seeds = job.facts["epoch"] - job.facts["previous_epoch"], len(job.facts["seeds"])
@@ -124,10 +132,12 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         recipe = recipes.load(method)
         config = parse(recipe.Config, job.config["recipe"], method)
         passes: dict[str, float] = getattr(recipe, "work", lambda config, classes, train, ipc: {})(config, sizes.classes, sizes.train, ipc)
-        work = sum(images * flops(network, *sizes.shape())[0] for network, images in passes.items())
+        work = sum(images * _look(network, sizes) for network, images in passes.items())
+        made: dict[str, float] = getattr(recipe, "generator_work", lambda config, classes, ipc: {})(config, sizes.classes, ipc)
+        work += sum(images * _making(name, sizes) for name, images in made.items())
         work += _guidance(job, sizes)
         images = decoded(job.config) + (ipc if decoded(job.config) != ipc else 0)  # and what is stored, where it is something else
-        sets = 1 + len(job.config["recipe"].get("steps", ()))
+        sets = 1 + len(recipes.published(method, job.config["recipe"]))
         return STARTUP + work / per_second + job.facts["iterations"] * STEP, sets * sizes.classes * images * pixels * 4.0
     if job.stage == "evaluate":
         one, _ = flops(job.config["network"], *sizes.shape())
@@ -135,14 +145,43 @@ def estimate(job: Job, per_second: float) -> tuple[float, float]:
         settings: dict[str, Any] = job.config["settings"]
         first, last = job.facts["nets"]
         steps = settings["epochs"] * -(-images // settings["batch"])
-        twice = 1.5 if "features" in settings else 1.0  # about half of a student sees the features too
+        # about half of a student sees the features too; a teacher is asked with one more forward pass
+        twice = 1.5 if "features" in settings else 4 / 3 if "teacher" in settings else 1.0
         work = (settings["epochs"] * images * (1 + BACKWARD) * twice + sizes.test) * one
         return STARTUP + (last - first + 1) * (work / per_second + steps * STEP), 2e3
     one, _ = flops(job.config["network"], *sizes.shape())
     looked = parse(AnalyseConfig, job.config, "analyse")
+    if looked.kind == "cams":  # forth and back, a few images
+        return STARTUP + 1.0 + (1 + len(looked.earlier)) * len(looked.labels) * (1 + BACKWARD) * one / per_second, 1e6
     batches = looked.batch * looked.draws * sizes.classes if looked.kind == "models" else 0
     images = looked.models * (looked.real + sizes.classes * job.facts["ipc"] + batches)
     return STARTUP + 1.0 + images * one / per_second, looked.models * 2e6
+
+
+def _measuring(job: Job, sizes: Sizes) -> float:
+    """Return the operations of measuring a generator: its samples, two trainings of the score's network, distances in pixels."""
+    config, pixels = job.config, sizes.channels * sizes.size[0] * sizes.size[1]
+    samples, train = max(config["samples"], 8 * sizes.classes), min(sizes.train, config["images"])
+    looks, score = (flops(network, *sizes.shape())[0] for network in (job.facts["network"], config["score"]))
+    made = samples * generator_flops(job.facts["generator"], *sizes.shape())[0]
+    trained = 2 * score * ((1 + BACKWARD) * config["score_epochs"] * samples + sizes.test)
+    near = DISTANCE * pixels * train * (samples + min(samples, sizes.test))
+    return made + trained + near + looks * (3 * samples + sizes.test)
+
+
+def _look(network: str, sizes: Sizes) -> float:
+    """Return the operations of one image's forward pass of a network, or of a teacher, which sees images of its own size."""
+    if network in TEACHERS:
+        teacher = TEACHERS[network]
+        return flops(teacher.network, CHANNELS, teacher.size, max(1, teacher.classes))[0]
+    return flops(network, *sizes.shape())[0]
+
+
+def _making(generator: str, sizes: Sizes) -> float:
+    """Return the operations of making one image, for a generator from a file as the authors' formulas give them; 0 where nobody knows."""
+    if generator in FILES:
+        return PUBLISHED[generator][1] if generator in PUBLISHED else 0.0
+    return generator_flops(generator, *sizes.shape())[0]
 
 
 def _guidance(job: Job, sizes: Sizes) -> float:
@@ -175,10 +214,10 @@ def table(plan: Plan, papers: Iterable[str], per_second: float | None, *, every:
         row[2] += 0 if cached else seconds
         row[3] += 0 if cached else size
         lines.append(f"  {'cached' if cached else 'new':7} {_time(seconds):>9} {job.outputs[0]}")
-    head = f"{'stage':10} {'new':>6} {'cached':>7} {'time':>10} {'disk':>9}"
-    body = [f"{stage:10} {new:6.0f} {cached:7.0f} {_time(s):>10} {_size(b):>9}" for stage, (new, cached, s, b) in rows.items()]
+    head = f"{'stage':14} {'new':>6} {'cached':>7} {'time':>10} {'disk':>9}"
+    body = [f"{stage:14} {new:6.0f} {cached:7.0f} {_time(s):>10} {_size(b):>9}" for stage, (new, cached, s, b) in rows.items()]
     sums = [sum(row[i] for row in rows.values()) for i in range(4)]
-    end = f"{'all':10} {sums[0]:6.0f} {sums[1]:7.0f} {_time(sums[2]):>10} {_size(sums[3]):>9}"
+    end = f"{'all':14} {sums[0]:6.0f} {sums[1]:7.0f} {_time(sums[2]):>10} {_size(sums[3]):>9}"
     source = " (measured here)" if measured else ""
     note = f"{len(jobs)} jobs at scale {plan.scale.scale}; time: one worker at {speed / 1e9:.3g} GFLOP/s{source}"
     return "\n".join([*(lines if every else []), head, *body, end, note])

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dd import networks
+from dd import networks, recipes
+from dd.config import canonical
 from dd.data.registry import DATASETS
 from dd.errors import ConfigError, nearest
-from dd.plan.papers import AXES, Paper, Scalar
+from dd.plan.generators import behind
+from dd.plan.job import PATHS
+from dd.plan.papers import AXES, Artifact, Paper, Scalar
 from dd.plan.points import waiting
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from dd.plan.jobs import Plan
 
 # Of an artifact; not its looks.
-LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen", "pending"}
+LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen", "pending", "means"}
 
 
 def drawing(plan: Plan, name: str) -> dict[str, Any]:
@@ -42,7 +45,8 @@ def drawing(plan: Plan, name: str) -> dict[str, Any]:
                 {"at": one.at, "printed": _printed(paper, one.at), "reason": one.reason, "place": one.place} for one in later
             ]
         chosen = {**paper.chosen, **artifact.chosen}
-        artifacts.append({"name": key, **look, "chosen": chosen, "cells": [_cell_json(plan, cell, paper) for cell in cells]})
+        shown = [{**_cell_json(plan, cell, paper), **(_images(cell) if artifact.kind == "transition" else {})} for cell in cells]
+        artifacts.append({"name": key, **look, "chosen": chosen, "cells": [*shown, *_means(artifact, paper, shown)]})
     return {
         "paper": name, "title": paper.title, "scale": plan.scale.scale, "spread": paper.spread, "artifacts": artifacts,
         "reported": reported_file(plan, name), "claims": claims_file(plan, paper),
@@ -133,8 +137,44 @@ def _cell_json(plan: Plan, cell: Cell, paper: Paper) -> dict[str, Any]:
         "at": cell.point.at, "printed": _printed(paper, cell.point.at), "scaled": cell.point.scaled, "chosen": sorted(paper.chosen),
         "id": cell.distilled, "score_id": cell.evaluated,
         "config": config, "scores": cell.scores, "sets": cell.sets, "analysis": cell.analysis,
-        "run_files": _run_files(plan, cell), "choice": cell.choice,
+        "run_files": _run_files(plan, cell), "choice": cell.choice, "generators": behind(plan.jobs, cell.sets),
     }  # fmt: skip
+
+
+def _images(cell: Cell) -> dict[str, Any]:
+    """Return what images of a set's steps are drawn with: after how many updates it is published, and where its classes are named."""
+    config = cell.point.config
+    return {
+        "published": recipes.published(config["method"], config["recipe"]),
+        "manifest": PATHS["prepare"].format(dataset=config["dataset"]),
+    }
+
+
+def _means(artifact: Artifact, paper: Paper, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a cell for each mean that an artifact asks for, of cells that have all of its values and differ in nothing else.
+
+    Where a scale left out some of them, there is no mean.
+
+    Raises:
+        ConfigError: a mean over a coordinate that no cell has.
+    """
+    found = []
+    for axis, named in artifact.means.items():
+        if cells and not any(axis in cell["at"] for cell in cells):
+            raise ConfigError(f"means: no point has a coordinate {axis!r}")
+        for name, values in named.items():
+            groups: dict[str, list[dict[str, Any]]] = {}
+            for cell in cells:
+                if cell["at"].get(axis) in values:
+                    rest = {key: value for key, value in cell["at"].items() if key != axis}
+                    groups.setdefault(canonical(rest), []).append(cell)
+            for members in groups.values():
+                if len(members) < len(values):
+                    continue
+                at = {**members[0]["at"], axis: name}
+                scaled = list(dict.fromkeys(one for member in members for one in member["scaled"]))
+                found.append({**members[0], "at": at, "printed": _printed(paper, at), "scaled": scaled, "members": members})
+    return found
 
 
 def _printed(paper: Paper, at: dict[str, Scalar]) -> dict[str, Scalar]:

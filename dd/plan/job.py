@@ -17,6 +17,8 @@ PATHS = {
     "teacher": "data/teachers/{name}.safetensors",
     "pretrain": "results/pretrained/{dataset}/{network}/{id}/epoch{epoch}/seed{seed}.safetensors",
     "generator": "results/generators/{dataset}/{generator}/{id}/epoch{epoch}.safetensors",
+    "generator_file": "results/generators/files/{name}.safetensors",
+    "quality": "results/generators/{dataset}/{generator}/{id}/epoch{epoch}.quality.json",
     "experts": "results/experts/{dataset}/{network}/{id}/expert{seed}.safetensors",
     "distill": "results/distilled/{dataset}/{method}/ipc{ipc}-{id}/seed{seed}/distilled.safetensors",
     "evaluate": "results/scores/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.json",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,15 @@ from dd.plan import choices, supplies
 from dd.plan.analyses import analysis
 from dd.plan.code import code_id
 from dd.plan.drawing import claims_file, drawing, reported_file
+from dd.plan.generators import behind, check_generators, measured, measures_of, quality_at
 from dd.plan.job import DRAWN, PATHS, Cell, Job
 from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names, without
 from dd.plan.points import Point, check_rules, expand, network_names
 from dd.plan.supplies import Supplies, check_teachers
 from dd.sources.guides import architecture
+from dd.types import Need
+
+UNJUDGED = ("transition", "cams", "losses")  # kinds of figures that show no accuracy: their sets need no evaluation
 
 
 class Plan:
@@ -41,15 +48,22 @@ class Plan:
         self.datasets: dict[str, DatasetConfig] = load_datasets(settings.datasets, f"{where}: datasets")
         self.jobs: dict[str, Job] = {}
         self.cells: dict[str, dict[str, list[Cell]]] = {}
+        self._made: dict[str, Cell] = {}  # of the paper that is read; others may have other milestones
+        self._sets: dict[str, tuple[str, str]] = {}  # likewise
         check_teachers(settings.teachers, where)
-        self.supplies = Supplies(self.scale.block.seeds, self._dataset, self._images, settings.teachers)
+        check_generators(settings.generators, where)
+        self.supplies = Supplies(self.scale.block.seeds, self._dataset, self._images, settings.teachers, settings.generators)
         for name in self.datasets:
             self._prepare(name)
         for name, paper in self.papers.items():
             check_rules(paper, str(folder / "papers" / f"{name}.yaml"))
+            paper = without(paper, self.scale.leave_out.get(name, ()), f"scale {self.scale.scale}", f"left out at scale {self.scale.scale}")
             paper = self.papers[name] = without(paper, settings.leave_out.get(name, ()), where)
             self.cells[name] = {}
+            self._made.clear()
+            self._sets.clear()
             self.supplies.pretraining.milestones = paper.milestones
+            self.supplies.generators.quality = quality_at(self.scale, paper.quality, str(folder / "papers" / f"{name}.yaml"))
             for artifact_name, artifact in paper.artifacts.items():
                 self.cells[name][artifact_name] = self._cells(paper, artifact_name, artifact)
         for job in self.supplies.jobs():
@@ -62,20 +76,30 @@ class Plan:
     def _cells(self, paper: Paper, name: str, artifact: Artifact) -> list[Cell]:
         where = str(self.folder / "papers" / f"{paper.paper}.yaml")
         try:
-            cells = [self._cell(point) for point in expand(paper, name, artifact, self.scale, where)]
+            judged = artifact.kind not in UNJUDGED
+            cells = [self._cell(point, judged=judged) for point in expand(paper, name, artifact, self.scale, where)]
             for cell in cells if artifact.analysis is not None else ():
                 cell.analysis = self._analysis(cell, artifact.analysis or {})
         except ConfigError as error:
             raise error if str(error).startswith(where) else ConfigError(f"{where}: artifacts.{name}: {error}") from None
         return cells
 
-    def _cell(self, point: Point, *, candidate: bool = False) -> Cell:
-        config, choice = self._chosen(point.config)
+    def _cell(self, point: Point, *, candidate: bool = False, judged: bool = True) -> Cell:
+        """Add all that a point needs; return its ids and files. Tables share points, and candidates of one choice are those of others."""
+        key = canonical([point.config, candidate, judged])
+        if key not in self._made:
+            self._made[key] = self._new_cell(point, candidate, judged)
+        return replace(self._made[key], point=point)
+
+    def _new_cell(self, point: Point, candidate: bool, judged: bool) -> Cell:
+        config, choice, steps = self._chosen(point.config)
         sets, nets = config["sets"], config["nets"]
         if not candidate:  # those are judged as the paper file says: more repeats of what is chosen must not choose anew
             sets = sets if self.settings.sets is None else min(sets, self.settings.sets)
             nets = nets if self.settings.nets is None else self.settings.nets
-        folder, distilled = self._distilled(config, sets, choice)
+        folder, distilled = self._distilled(config, sets, None if steps else choice)
+        if not judged:
+            return Cell(point, distilled, "", [f"{folder}/seed{s}" for s in range(sets)], [], choice=choice)
         protocol = config["protocol"]["name"]
         settings = {key: value for key, value in config["protocol"].items() if key != "name"}
         rules = parse(evaluation.config_of(protocol), settings, f"protocol {protocol}")
@@ -87,27 +111,37 @@ class Plan:
             )
         )  # fmt: skip
         scores = [
-            self._score(config, evaluated, [self.supplies.ask(need, s) for need in needed], f"{folder}/seed{s}", s, first, last)
+            self._score(config, evaluated, [self.supplies.ask(need, s) for need in needed], f"{folder}/seed{s}", s, (first, last), choice)
             for s in range(sets)
             for first, last in _blocks(nets, self.scale.block.nets)
         ]
         return Cell(point, distilled, digest(evaluated), [f"{folder}/seed{s}" for s in range(sets)], scores, choice=choice)
 
-    def _chosen(self, config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-        """Return a configuration whose epoch of the guides names the choice that it waits for, and the file of that choice."""
-        competing = choices.candidates(config)
-        if competing is None:
-            return config, None
-        rule = config["guidance"]["epochs"]
-        judged = {epoch: self._cell(Point({}, one), candidate=True) for epoch, one in competing.items()}
-        job = choices.job({epoch: choices.Judged(cell.evaluated, cell.scores) for epoch, cell in judged.items()}, rule["split"])
+    def _chosen(self, config: dict[str, Any]) -> tuple[dict[str, Any], str | None, bool]:
+        """Return a configuration that names the choice that it waits for, the file of that choice, and whether it is about steps."""
+        found = choices.competition(config)
+        if found is None:
+            return config, None, False
+        if found.of == "step" and len(found.candidates) == 1:  # a scale left only the final set
+            return {**config, "step": None}, None, False
+        judged = {value: self._cell(Point({}, one), candidate=True) for value, one in found.candidates.items()}
+        job = choices.job({value: choices.Judged(cell.evaluated, cell.scores) for value, cell in judged.items()}, found.split)
         (path,) = job.outputs
         self.jobs.setdefault(path, job)
-        guidance = {**config["guidance"], "epochs": {**rule, "choice": job.facts["id"]}}
-        return {**config, "guidance": guidance}, path
+        if found.of == "step":
+            return {**config, "step": {"choice": job.facts["id"], "last": found.last}}, path, True
+        guidance = {**config["guidance"], "epochs": {**config["guidance"]["epochs"], "choice": job.facts["id"]}}
+        return {**config, "guidance": guidance}, path, False
 
     def _distilled(self, config: Mapping[str, Any], sets: int, choice: str | None) -> tuple[str, str]:
         """Add the distillations of a point; return their common folder and their id."""
+        about = {key: config.get(key) for key in ("dataset", "method", "ipc", "recipe", "guidance", "split")}
+        key = canonical([about, sets, choice])
+        if key not in self._sets:  # many networks and steps are judged of the same ones
+            self._sets[key] = self._new_sets(config, sets, choice)
+        return self._sets[key]
+
+    def _new_sets(self, config: Mapping[str, Any], sets: int, choice: str | None) -> tuple[str, str]:
         dataset, method, ipc = config["dataset"], config["method"], config["ipc"]
         self._prepare(dataset)
         self._check_ipc(dataset, method, ipc)
@@ -129,38 +163,49 @@ class Plan:
             if path in self.jobs:
                 continue
             groups = [self.supplies.ask(need, seed) for need in needed]
-            steps = [f"{folder}/seed{seed}/steps/{step}.safetensors" for step in config["recipe"].get("steps", ())]
+            steps = [f"{folder}/seed{seed}/steps/{step}.safetensors" for step in recipes.published(method, config["recipe"])]
             files = dict.fromkeys(file for group in groups for file in group)
+            measures = self._demanded(needed, groups)
             self.jobs[path] = Job(
                 "distill",
                 [path, *steps, *(f"{folder}/seed{seed}/{name}" for name in ("config.json", "curve.csv", "grid.png"))],
-                [*self._images(dataset, lineage(config)), *files, *([choice] if choice else [])],
+                [*self._images(dataset, lineage(config)), *files, *([choice] if choice else []), *measures],
                 hashed_config,
                 ["dd.distill", recipes.module_of(method), *_network_modules(config["recipe"]), *_network_modules(config.get("guidance"))],
                 {"dataset": dataset, "groups": groups, "seed": seed, "id": id_, "iterations": config["recipe"].get("iterations", 0),
-                 "guides": [file for group in groups[len(own) :] for file in group], "choice": choice},
+                 "guides": [file for group in groups[len(own) :] for file in group], "choice": choice, "quality": measures},
             )  # fmt: skip
         return folder, id_
 
+    def _demanded(self, needed: Iterable[Need], groups: Iterable[list[str]]) -> list[str]:
+        """Return the measures of generators without which nothing is distilled, if config.yaml is strict."""
+        made = [file for need, group in zip(needed, groups, strict=True) if measured(need) for file in group]
+        return [measures_of(file) for file in made] if self.settings.strict else []
+
     def _score(
-        self, config: Mapping[str, Any], evaluated: dict[str, Any], groups: list[list[str]], folder: str, set_: int, first: int, last: int
-    ) -> str:
-        protocol = evaluated["protocol"]
+        self, config: Mapping[str, Any], evaluated: dict[str, Any], groups: list[list[str]], folder: str, set_: int, nets: tuple[int, int],
+        choice: str | None,
+    ) -> str:  # fmt: skip
+        protocol, (first, last) = evaluated["protocol"], nets
         path = PATHS["evaluate"].format(
             distilled=evaluated["distilled"], network=evaluated["network"], protocol=protocol, id=digest(evaluated), set=set_,
             first=first, last=last,
         )  # fmt: skip
-        step = evaluated["step"]
-        source = f"{folder}/distilled.safetensors" if step is None else f"{folder}/steps/{step}.safetensors"
+        step, final = evaluated["step"], f"{folder}/distilled.safetensors"
+        more: list[str] = []
+        if isinstance(step, dict):
+            published = recipes.published(config["method"], config["recipe"])
+            more = [*(f"{folder}/steps/{one}.safetensors" for one in published if one != step["last"]), *([choice] if choice else [])]
+        source = f"{folder}/steps/{step}.safetensors" if isinstance(step, int) else final
         if path not in self.jobs:  # many cells share their scores
             self.jobs[path] = Job(
                 "evaluate",
                 [path],
-                [source, *self._images(config["dataset"], lineage(config)), *(file for group in groups for file in group)],
+                [source, *self._images(config["dataset"], lineage(config)), *(file for group in groups for file in group), *more],
                 evaluated,
                 ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), *_network_modules(evaluated)],
-                {"dataset": config["dataset"], "set": set_, "nets": (first, last), "images": decoded(config), "id": digest(evaluated),
-                 "groups": groups},
+                {"dataset": config["dataset"], "set": set_, "nets": nets, "images": decoded(config), "id": digest(evaluated),
+                 "groups": groups, "choice": choice if isinstance(step, dict) else None},
             )  # fmt: skip
         return path
 
@@ -234,6 +279,7 @@ class Plan:
         inputs = {path: None for cell in cells for path in cell.scores}
         inputs |= {f"{folder_}/grid.png": None for cell in cells for folder_ in cell.sets}
         inputs |= {path: None for cell in cells for path in (cell.analysis, cell.choice) if path}
+        inputs |= {one["quality"]: None for cell in cells for one in behind(self.jobs, cell.sets) if one["quality"]}
         outputs = [f"{folder}/paper.json", *(f"{folder}/{artifact}.{suffix}" for artifact in paper.artifacts for suffix in DRAWN)]
         printed = [path for path in (reported_file(self, name), claims_file(self, paper)) if path and Path(path).exists()]
         self.jobs[f"{folder}/claims.json"] = Job(
@@ -286,6 +332,11 @@ class Plan:
         """Return the part of its command line that names the files of what a job needs."""
         return " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
 
+    def evaluate_flags(self, job: Job) -> str:
+        """Return the part of its command line that names the files of what a job needs, and the choice of a step."""
+        choice = f" --choice {shlex.quote(job.facts['choice'])}" if job.facts["choice"] else ""
+        return f"{self.need_flags(job)}{choice}"
+
     def generator_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""
         return supplies.flags(job)
@@ -293,7 +344,9 @@ class Plan:
     def distill_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""
         choice = f" --choice {shlex.quote(job.facts['choice'])}" if job.facts["choice"] else ""
-        return f"--dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} --seed {job.facts['seed']} {self.need_flags(job)}{choice}"
+        measures = f" --quality {shlex.join(job.facts['quality'])}" if job.facts["quality"] else ""
+        folder = shlex.quote("data/prepared/" + job.facts["dataset"])
+        return f"--dataset {folder} --seed {job.facts['seed']} {self.need_flags(job)}{choice}{measures}"
 
     def analyse_flags(self, job: Job) -> str:
         """Return the part of its command line that depends on the job."""
@@ -305,7 +358,7 @@ class Plan:
         """Return, for each list of published steps, the ids of the distillations that publish just these."""
         lists: dict[tuple[int, ...], dict[str, None]] = {(): {}}
         for job in self.stage("distill"):
-            lists.setdefault(tuple(job.config["recipe"].get("steps", ())), {})[job.facts["id"]] = None
+            lists.setdefault(tuple(recipes.published(job.config["method"], job.config["recipe"])), {})[job.facts["id"]] = None
         return {steps: list(ids) for steps, ids in lists.items() if ids}
 
     def paper_jobs(self) -> dict[str, Job]:
@@ -313,8 +366,8 @@ class Plan:
         return {job.facts["paper"]: job for job in self.stage("artifact")}
 
     def drawing_settings(self, papers: Iterable[str]) -> str:
-        """Return the settings that drawing these papers depends on, as JSON: where jobs run changes no picture."""
-        return canonical({**self.settings.model_dump(mode="json", exclude={"device"}), "papers": list(papers)})
+        """Return the settings that drawing these papers depends on, as JSON: where jobs run, or what is refused, changes no picture."""
+        return canonical({**self.settings.model_dump(mode="json", exclude={"device", "strict"}), "papers": list(papers)})
 
     def code(self, modules: Iterable[str]) -> str:
         """Return the identity of the code of these modules."""
@@ -340,9 +393,7 @@ class Plan:
 
 def decoded(config: Mapping[str, Any]) -> int:
     """Return how many images of a class a network is trained on: those stored, unless the method decodes more."""
-    recipe = recipes.load(config["method"])
-    count = getattr(recipe, "decoded", lambda config, ipc: ipc)
-    return int(count(parse(recipe.Config, config["recipe"], config["method"]), config["ipc"]))
+    return _of_recipe(config["method"], canonical(config["recipe"]))[1](config["ipc"])
 
 
 def _blocks(total: int, size: int) -> list[tuple[int, int]]:
@@ -352,8 +403,16 @@ def _blocks(total: int, size: int) -> list[tuple[int, int]]:
 
 def lineage(config: Mapping[str, Any]) -> str:
     """Return how a point's images are normalised."""
-    recipe = recipes.load(config["method"])
-    return recipes.lineage_of(recipe, parse(recipe.Config, config["recipe"], config["method"]))
+    return _of_recipe(config["method"], canonical(config["recipe"]))[0]
+
+
+@cache
+def _of_recipe(method: str, fields: str) -> tuple[str, Callable[[int], int]]:
+    """Return, for a method and its fields as canonical JSON, how images are normalised, and the images of a class by those stored."""
+    recipe = recipes.load(method)
+    config = parse(recipe.Config, json.loads(fields), method)
+    count = getattr(recipe, "decoded", lambda config, ipc: ipc)
+    return recipes.lineage_of(recipe, config), lambda ipc: int(count(config, ipc))
 
 
 def _network_modules(config: Any) -> list[str]:

@@ -49,6 +49,7 @@ class Artifact(Frozen):
     whose coordinates it has. A line draws it as a dotted line. gain: a table says how much each point is above its baseline. mean_gain:
     coordinates over which the mean of that goes. reading: of what accuracies by class are in kind `classes`: of networks trained on the
     set, or of the distilled images under pre-trained networks (`analysis` of kind accuracy).
+    means: coordinate -> its value -> the values that it is the mean of: cells that differ in nothing else stand once more, as one.
     Everything else is for the drawing (see `dd.figures`).
     """
 
@@ -80,6 +81,7 @@ class Artifact(Frozen):
     reading: Literal["trained", "pretrained"] = "trained"
     fields: dict[str, Any] = {}
     groups: dict[str, str] = {}
+    means: dict[str, dict[str, tuple[Scalar, ...]]] = {}
 
 
 class Defaults(Frozen):
@@ -97,8 +99,10 @@ class Paper(Frozen):
 
     axes: axis -> the configuration key that it sets; null is a name only, for overrides to give it a meaning.
     at: constant coordinates of every point. copy: coordinates that equal another. implied: coordinates that follow from others,
-    unless the matrix gives them. printed: coordinate -> its value -> how reported/*.csv writes it. spread: which spread the paper prints
-    (over all networks, over sets, or over the networks of one set). milestones: epochs at which pre-training is published.
+    unless the matrix gives them; their values may name other coordinates in braces. printed: coordinate -> its value -> how
+    reported/*.csv writes it. spread: which spread the paper prints (over all networks, over sets, or over the networks of one set).
+    milestones: epochs at which pre-training is published. quality: how generators are measured where it is not the usual way (fields of
+    `dd.analysis.gan_config.Quality`); the first paper that asks decides.
     claims: whether reported/claims.yaml has claims of this paper. caveats: what a reader of its record must know.
     """
 
@@ -107,6 +111,7 @@ class Paper(Frozen):
     authors: str = ""
     spread: str = "all"
     milestones: tuple[int, ...] = ()
+    quality: dict[str, Any] = {}
     defaults: Defaults = Defaults()
     axes: dict[str, str | None] = {}
     translate: dict[str, dict[str, Scalar]] = {}
@@ -137,7 +142,11 @@ class Block(Frozen):
 
 
 class Scale(Frozen):
-    """A file of workflow/scales. map: axis kind -> value -> value. cap: configuration key -> largest value, also of a list's values."""
+    """A file of workflow/scales.
+
+    map: axis kind -> value -> value. cap: configuration key -> largest value, also of a list's values. leave_out: paper -> artifacts that
+    are not made, since nothing of them is cheap enough.
+    """
 
     scale: str
     title: str
@@ -145,18 +154,23 @@ class Scale(Frozen):
     keep: tuple[Keep, ...] = ()
     map: dict[str, dict[str, Scalar]] = {}
     cap: dict[str, float | int] = {}
+    leave_out: dict[str, tuple[str, ...]] = {}
     block: Block = Block()
 
 
-class TeacherFile(Frozen):
-    """A file of weights that the user got and converted (see docs/teachers.md). sha256: of that file; absent: not checked."""
+class WeightsFile(Frozen):
+    """A file that the user got and converted (see docs/teachers.md and docs/generators.md). sha256: of that file; absent: not checked."""
 
     path: Annotated[str, Field(pattern=r"^[^{}]+$")]  # braces would be wildcards to the workflow
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 class Settings(Frozen):
-    """config.yaml: all that a user edits. leave_out: paper -> artifacts that are not made, for want of data or weights."""
+    """config.yaml: all that a user edits. leave_out: paper -> artifacts that are not made, for want of data or weights.
+
+    teachers, generators: name -> file. strict: no set is distilled through a generator that is below a gate (see `dd.analysis.gates`);
+    otherwise its results have a warning. It is no part of any id.
+    """
 
     scale: str
     papers: tuple[str, ...]
@@ -164,7 +178,9 @@ class Settings(Frozen):
     sets: int | None = Field(default=None, ge=1)
     nets: int | None = Field(default=None, ge=1)
     datasets: dict[str, Any] = {}
-    teachers: dict[str, TeacherFile] = {}
+    teachers: dict[str, WeightsFile] = {}
+    generators: dict[str, WeightsFile] = {}
+    strict: bool = False
     leave_out: dict[str, tuple[str, ...]] = {}
 
 
@@ -218,8 +234,8 @@ def _named(folder: Path, name: str, where: str) -> Path:
     return path
 
 
-def without(paper: Paper, left_out: Iterable[str], where: str) -> Paper:
-    """Return a paper some of whose artifacts are not made: they keep their places, empty.
+def without(paper: Paper, left_out: Iterable[str], where: str, reason: str = "left out in config.yaml") -> Paper:
+    """Return a paper some of whose artifacts are not made: they keep their places, empty but for the reason.
 
     Raises:
         ConfigError: an artifact that the paper does not have.
@@ -234,6 +250,6 @@ def without(paper: Paper, left_out: Iterable[str], where: str) -> Paper:
     for name, artifact in paper.artifacts.items():
         change: dict[str, Any] = {"use": tuple(other for other in artifact.use if other not in names)}
         if name in names or (artifact.use and not change["use"]):
-            change = {**empty, "absent": "left out in config.yaml"}
+            change = {**empty, "absent": reason}
         artifacts[name] = artifact.model_copy(update=change)
     return paper.model_copy(update={"artifacts": artifacts})

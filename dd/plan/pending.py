@@ -65,7 +65,9 @@ def extended(artifact: Artifact, matrix: Mapping[str, Sequence[Scalar]]) -> dict
     found = {axis: tuple(values) for axis, values in matrix.items()}
     for axis, values in artifact.pending.items():
         there = {value for block in (matrix, *artifact.include) for value in block.get(axis, ())}
-        found[axis] = (*found.get(axis, ()), *(value for value in values if value not in there))
+        more = tuple(value for value in values if value not in there)
+        if more or axis in found:  # all may stand in blocks of `include`, of points whose others have the axis from elsewhere
+            found[axis] = (*found.get(axis, ()), *more)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,8 @@ from dd.plan import pending
 from dd.plan.papers import AXES, PARTS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
 from dd.sources import guides
 
-SETS = ("steps", "candidates")  # lists in which a value stands once; others have a value for each of something
+FOLLOWS = ("recipe.generator.training.", "recipe.rates", "recipe.lr_w", "recipe.lr_f", "recipe.cut", "recipe.steps")  # of the generator
+SETS = ("steps", "candidates", "cuts")  # lists in which a value stands once; others have a value for each of something
 
 
 @dataclass
@@ -128,7 +129,7 @@ def _coordinates(paper: Paper, artifact: Artifact, where: str) -> Iterator[dict[
                     at[key] = at[source]
             for rule in paper.implied:
                 if contains(at, rule.when):
-                    at = {**rule.set, **at}
+                    at = {**{name: _filled(value, at, where) for name, value in rule.set.items()}, **at}
             hit = [number for number, part in enumerate(artifact.exclude) if contains(at, part)]
             excluded.update(hit)
             if not hit and at not in seen:
@@ -141,10 +142,22 @@ def _coordinates(paper: Paper, artifact: Artifact, where: str) -> Iterator[dict[
         raise ConfigError(f"{where}: has no points left")
 
 
+def _filled(value: Scalar, at: Mapping[str, Scalar], where: str) -> Scalar:
+    """Return a value with other coordinates in the places of their names in braces."""
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    try:
+        return value.format_map({name: "" if item is None else item for name, item in at.items()})
+    except (KeyError, ValueError, IndexError) as error:
+        name = str(error).strip("'")
+        raise ConfigError(f"{where}: implied: value {value!r}: no coordinate {name!r}{nearest(name, at)}") from None
+
+
 def _resolve(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int], scale: Scale, where: str) -> Point:
     try:
-        full = validated(_configure(paper, at, overrides, used), "")
-        small = _scale(full, scale)
+        given = _configure(paper, at, overrides, used)
+        full = validated(_completed(given), "")
+        small = _scale(full, given["recipe"], scale)
         return Point(at, validated(small, ""), _differences(full, small))
     except ConfigError as error:
         lines = [f"{where}: {line.removeprefix(': ')}" for line in str(error).splitlines()]
@@ -185,13 +198,19 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
             used.add(number)
             for key, value in override.set.items():
                 _set(config, key, value)
-    if hasattr(recipe, "complete"):
-        config["recipe"] = recipe.complete(config["recipe"], str(dataset), int(config["ipc"]))
     if not getattr(recipe, "USES_IPC", True):
         config["ipc"] = 0
     if not getattr(recipe, "RANDOM", True):
         config["sets"] = 1
     return config
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what a recipe has for a dataset and a number of images per class, where the paper says nothing."""
+    recipe = recipes.load(str(config["method"]))
+    if not hasattr(recipe, "complete"):
+        return config
+    return {**config, "recipe": recipe.complete(config["recipe"], str(config["dataset"]), int(config["ipc"]))}
 
 
 def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
@@ -207,11 +226,28 @@ def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
     guidance = _guidance(config, where)
     for name in network_names({**config, "recipe": recipe, **guidance}):
         networks.parse(guides.architecture(name))
-    step, published = config.get("step"), recipe.get("steps", [])
-    if step is not None and step != recipe.get("iterations") and step not in published:
+    step, published = config.get("step"), recipes.published(method, recipe)
+    if isinstance(step, dict):
+        _check_rule(step, method, published, f"{where}step")
+    elif step is not None and step != recipe.get("iterations") and step not in published:
         raise ConfigError(f"{where}step: value {step} is not published by {method}; recipe.steps has {list(published)}")
     rest = {key: value for key, value in config.items() if key != "step" or step != recipe.get("iterations")}
     return {**rest, "recipe": recipe, "protocol": {"name": protocol, **settings}, **guidance}
+
+
+def _check_rule(rule: Mapping[str, Any], method: str, published: Sequence[int], where: str) -> None:
+    """Check a rule by which a published step is picked: split, which images it is judged on, and network, which judges.
+
+    Raises:
+        ConfigError: another key, another split, or a method that publishes no steps to pick from.
+    """
+    for key in rule:
+        if key not in ("split", "network"):
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, ('split', 'network'))}")
+    if rule.get("split") not in ("holdout", "test"):
+        raise ConfigError(f"{where}.split: value {rule.get('split')!r}; allowed: holdout, test")
+    if not published:
+        raise ConfigError(f"{where}: {method} publishes no steps to pick from; give recipe.steps")
 
 
 def _guidance(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -240,20 +276,23 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
     config[last] = deepcopy(value)
 
 
-def _scale(config: dict[str, Any], scale: Scale) -> dict[str, Any]:
-    """Apply map, then cap, to a configuration with every field filled in."""
+def _scale(config: dict[str, Any], given: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    """Apply map, then cap, to a configuration with every field filled in; given: its recipe as it was before that."""
     config = deepcopy(config)
+    step = {key: config.pop(key) for key in ("step",) if key in config}  # it is checked when all is as it will be
     maps = scale.map
     config["dataset"] = maps.get("dataset", {}).get(config["dataset"], config["dataset"])
     if config.get("guidance"):
         source = config["guidance"]["source"]
         config["guidance"]["source"] = maps.get("dataset", {}).get(source, source)
     config["ipc"] = maps.get("ipc", {}).get(str(config["ipc"]), config["ipc"])
+    if hasattr(recipes.load(config["method"]), "complete"):  # what it has for another dataset is something else
+        config = validated(_completed({**config, "recipe": deepcopy(given)}), f"scale {scale.scale}: ")
     protocol = str(maps.get("protocol", {}).get(config["protocol"]["name"], config["protocol"]["name"]))
     if protocol != config["protocol"]["name"]:
         config["protocol"] = {"name": protocol, **_changed(config["protocol"])}
         config = validated(config, f"scale {scale.scale}: ")
-    config = _map_networks(config, maps.get("network", {}))
+    config = _map_networks({**config, **step}, maps.get("network", {}))
     for key, most in scale.cap.items():
         *path, last = key.split(".")
         place: Any = config
@@ -305,10 +344,18 @@ def _differences(full: dict[str, Any], small: dict[str, Any]) -> list[str]:
     if before.get("protocol.name") != after.get("protocol.name"):
         before = {k: v for k, v in before.items() if not k.startswith("protocol.") or k == "protocol.name"}
         after = {k: v for k, v in after.items() if k in before or k == "protocol.epochs"}
+    if before.get("recipe.generator.name") != after.get("recipe.generator.name"):  # all that follows from it
+        after = {key: value for key, value in after.items() if not key.startswith(FOLLOWS)}
     changed = [key for key in after if after[key] != before.get(key)]
     short = {"protocol.name": "protocol", "protocol.epochs": "evaluation epochs", "network": "evaluation network"}
-    names = [short.get(key, key.removeprefix("recipe.").replace("extractor.network", "extractor")) for key in changed]
-    return [f"{name} {_words(after[key])}" for name, key in zip(names, changed, strict=True)]
+    names = [short.get(key, _called(key)) for key in changed]
+    said = [f"{name} {_words(after[key])}" for name, key in zip(names, changed, strict=True)]
+    return list(dict.fromkeys(said))  # a method on latents says some things of itself and of its base
+
+
+def _called(key: str) -> str:
+    """Return what people call a configuration key."""
+    return key.removeprefix("recipe.").removeprefix("settings.").replace("extractor.network", "extractor")
 
 
 def _words(value: Any) -> str:

@@ -19,7 +19,7 @@ def run_file(job: Job) -> Path | None:
         return first.with_name("run.json")
     if job.stage in ("evaluate", "analyse"):
         return first.with_suffix(".run.json")
-    if job.stage in ("pretrain", "experts"):
+    if job.stage in ("pretrain", "experts", "generator", "quality"):
         return first.with_suffix(".run.json")
     return None
 

@@ -152,7 +152,7 @@ def test_an_analysis_of_a_step_looks_at_the_set_of_that_step(make):
     ("analysis", "said"),
     [
         ({"network": "mlp"}, r"p\.yaml: artifacts\.a: analysis: epochs is missing"),
-        ({"network": "mlp", "epochs": "3"}, "epochs '3': must be whole numbers"),
+        ({"network": "mlp", "epochs": "3"}, "epochs '3': must be a whole number"),
         ({"network": "mlp", "epochs": 3, "modells": 3}, "modells: unknown key; did you mean 'models'"),
         ({"network": "mlp", "epochs": 3, "models": 3}, "belong to kind 'models'"),
         ({"network": "mlq", "epochs": 3}, "'mlq' is unknown"),

@@ -46,6 +46,8 @@ def lessons(config):
     protocol = config["protocol"]
     if "features" in protocol:
         yield from (protocol["features"]["network"], protocol["distance"], *(bool(protocol[key]) for key in ("task", "front", "rear")))
+    if "teacher" in protocol:
+        yield from (protocol["teacher"]["network"], protocol["view"], protocol["mix"])
 
 
 def wirings():
@@ -164,8 +166,9 @@ def test_one_step_of_every_wiring(name, tiny, set_of, tmp_path):
     protocol = config["protocol"]["name"]
     settings = json.loads(json.dumps({key: value for key, value in config["protocol"].items() if key != "name"}))
     settings |= {"epochs": 1, "extra_passes": 0}
-    if "features" in settings:
-        settings["features"]["epochs"] = 0
+    for looked_through in ("features", "teacher"):
+        if looked_through in settings:
+            settings[looked_through]["epochs"] = 0
     rules, recipe = parse(evaluation.config_of(protocol), settings, name), recipes.load(config["method"])
     lineage = recipes.lineage_of(recipe, parse(recipe.Config, config["recipe"], name))
     files = [[supply(need, dataset, tmp_path)] for need in rules.needs(config["dataset"], lineage, "train")]

@@ -3,12 +3,12 @@ rule evaluate:
     input: lambda w: job("evaluate", w).inputs,
     output: "results/scores/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.json",
     wildcard_constraints: first="\\d+", last="\\d+",
-    params: cfg=lambda w: job("evaluate", w).text, code=lambda w: job("evaluate", w).code, needs=lambda w: PLAN.need_flags(job("evaluate", w)),
+    params: cfg=lambda w: job("evaluate", w).text, code=lambda w: job("evaluate", w).code, flags=lambda w: PLAN.evaluate_flags(job("evaluate", w)),
     log: "logs/evaluate/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.log",
     resources: gpu=GPUS,
     shell:
         "python -m dd evaluate --config - --dataset $(dirname {input[1]:q}) --distilled {input[0]:q} --set {wildcards.set} "
-        "--nets {wildcards.first} {wildcards.last} {params.needs} {DEVICE} {threads} --out {output:q} <<< {params.cfg:q} 2> >(tee {log} >&2)"
+        "--nets {wildcards.first} {wildcards.last} {params.flags} {DEVICE} {threads} --out {output:q} <<< {params.cfg:q} 2> >(tee {log} >&2)"
 
 
 # A value that is chosen from results: those who take it wait for this file.
