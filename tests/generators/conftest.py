@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
-from published_xl import Published, published
+from published_xl import Published, conversion, published
 
 from dd.generators import stylegan_xl
-
-SCRIPT = Path(__file__).parents[2] / "docs" / "convert_stylegan_xl.py"
 
 
 @pytest.fixture(scope="session")
 def script():
-    spec = importlib.util.spec_from_file_location("convert_stylegan_xl", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return conversion()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +14,16 @@ from scipy.signal import firwin
 from torch import nn
 
 MARGIN, CRITICAL, TAPS = 10, 2, 6
+SCRIPT = Path(__file__).parents[2] / "docs" / "convert_stylegan_xl.py"
+
+
+@cache
+def conversion():
+    """Return the conversion script as a module."""
+    spec = importlib.util.spec_from_file_location("convert_stylegan_xl", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # The published design, from the formulas of the StyleGAN3 paper and what StyleGAN-XL changes.
