@@ -52,7 +52,10 @@ def demand(paths: Iterable[Path | str]) -> None:
         GateError: a measure is below its gate. ArtifactError: a file is missing or damaged.
     """
     for path in paths:
-        failed = {name: one for name, one in read(path)["measures"].items() if not one["passed"]}
+        measures = read(path)["measures"]
+        if not measures:
+            raise ArtifactError(f"{path}: holds no measures of a generator; delete it and run again")
+        failed = {name: one for name, one in measures.items() if not one["passed"]}
         lines = [f"{name}: value {_number(one['value'], *one['gate'])}, gate {gate(*one['gate'])}" for name, one in failed.items()]
         if lines:
             raise GateError(

@@ -73,6 +73,19 @@ class Greater(Leaf):
         return (self.left, self.right)
 
 
+class SomeGreater(Leaf):
+    """Of the cells of left, at least one exceeds the cell of right that agrees with it in `pair`, by more than margin."""
+
+    kind: Literal["some_greater"]
+    right: Selector
+    pair: Annotated[tuple[Column, ...], Field(min_length=1)]
+    margin: float = Field(default=0.0, ge=0)
+
+    def sides(self) -> tuple[Selector, ...]:
+        """Return its selectors."""
+        return (self.left, self.right)
+
+
 class Gain(Frozen):
     """Another gain to compare with: mean of left minus mean of right."""
 
@@ -173,7 +186,7 @@ class Diverges(Leaf):
 
 
 AnyLeaf = Annotated[
-    Greater | MeanGain | LargestGain | Increasing | Uncorrelated | Within | ArgMax | BestDiffers | Limit | Diverges,
+    Greater | SomeGreater | MeanGain | LargestGain | Increasing | Uncorrelated | Within | ArgMax | BestDiffers | Limit | Diverges,
     Field(discriminator="kind"),
 ]
 

@@ -9,7 +9,19 @@ from typing import Any
 
 from dd.errors import ConfigError
 from dd.figures import values
-from dd.figures.claims import ArgMax, BestDiffers, Diverges, Greater, Increasing, LargestGain, Limit, MeanGain, Uncorrelated, Within
+from dd.figures.claims import (
+    ArgMax,
+    BestDiffers,
+    Diverges,
+    Greater,
+    Increasing,
+    LargestGain,
+    Limit,
+    MeanGain,
+    SomeGreater,
+    Uncorrelated,
+    Within,
+)
 from dd.figures.results import Point, same, text
 from dd.figures.selection import agrees
 from dd.figures.values import FAILS, HOLDS, NOT_RUN, UNDECIDED, Outcome, Value, above, minus, pooled, value
@@ -31,6 +43,25 @@ def _greater(leaf: Greater, left: list[Point], right: list[Point], id_: str) -> 
     if leaf.kind == "greater":
         return _differ(_largest(left), _largest(right), leaf.margin)
     return values.together([_exceeds(one, other, leaf.margin) for one in left for other in right])
+
+
+def _some_greater(leaf: SomeGreater, left: list[Point], right: list[Point], id_: str) -> Outcome:
+    steps = []
+    for point in left:
+        place = ", ".join(f"{name} {text(point.at.get(name))}" for name in leaf.pair)
+        rivals = [one for one in right if all(same(one.at.get(name), point.at.get(name)) for name in leaf.pair)]
+        if len(rivals) > 1:
+            raise ConfigError(f"claim {id_}: {len(rivals)} cells of right have {place}; name the column in which they differ in `pair`")
+        found = [_exceeds(point, one, leaf.margin) for one in rivals]
+        steps += [replace(step, text=f"{step.text} at {place}") for step in found]
+    if not steps:
+        return Outcome(UNDECIDED, "no cell of left has one to be compared with")
+    for verdict in (HOLDS, UNDECIDED, FAILS):
+        of = [step for step in steps if step.verdict == verdict]
+        if of:
+            best = max(of, key=lambda step: step.slack)
+            return replace(best, text=f"in {len(of)} of {len(steps)}, {best.text}") if verdict == HOLDS else best
+    raise AssertionError
 
 
 def _mean_gain(leaf: MeanGain, left: list[Point], right: list[Point], *more: Any) -> Outcome:
@@ -214,6 +245,6 @@ def _mean(points: Sequence[Point]) -> Value:
 
 
 DECIDERS: dict[type, Callable[..., Outcome]] = {
-    Greater: _greater, MeanGain: _mean_gain, LargestGain: _largest_gain, Increasing: _increasing, Uncorrelated: _uncorrelated,
-    Within: _within, ArgMax: _argmax, BestDiffers: _best_differs, Limit: _limit, Diverges: _diverges,
+    Greater: _greater, SomeGreater: _some_greater, MeanGain: _mean_gain, LargestGain: _largest_gain, Increasing: _increasing,
+    Uncorrelated: _uncorrelated, Within: _within, ArgMax: _argmax, BestDiffers: _best_differs, Limit: _limit, Diverges: _diverges,
 }  # fmt: skip

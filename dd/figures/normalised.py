@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACCURACY, LOSS, DISTANCE = "accuracy", "loss", "feature distance"
-LOGGED = {LOSS: "loss", DISTANCE: "distance"}  # how curve.csv calls them
+LOGGED = {LOSS: "kept_loss", DISTANCE: "kept_distance"}  # how curve.csv calls them: of the latents that the published set is made of
 FEWEST = 3  # steps: a correlation of two is always 1 or -1
 COLUMNS = (
     "updates", "row", "accuracy", "loss", "distance", "accuracy_scaled", "loss_scaled", "distance_scaled", "r_loss", "r_distance", "scaled",
     "id",
 )  # fmt: skip
 SAID = (
-    "Each curve is scaled to [0, 1] by its own smallest and largest value here. Loss and distance: means over sets, as logged in the last "
-    "row before the step (the row at the step itself may be of the next space already). r: Pearson's correlation with the accuracy over "
-    "the steps."
+    "Each curve is scaled to [0, 1] by its own smallest and largest value here. Loss and distance: of what is kept of the space, which is "
+    "what is published, as far as the last logged row before the step knows; means over sets. r: Pearson's correlation with the accuracy "
+    "over the steps."
 )
 Key = tuple[str, ...]
 

@@ -183,7 +183,9 @@ def _counts(drawn: Sequence[Drawn]) -> dict[str, int]:
     """Return numbers for the scorecard; a result that stands in several artifacts counts once, and so does a printed number beside it."""
     cells: dict[str, tuple[Point, Reported | None, str]] = {}
     for one in drawn:
-        for point, row in zip(one.points, one.reported, strict=True):
+        for cell, point, row in zip(one.artifact["cells"], one.points, one.reported, strict=True):
+            if "members" in cell and row is None:
+                continue  # a mean of others is no result of its own, unless the paper prints it
             key = json.dumps([point.id, point.score_id, row and [row.mean, row.std]])
             cells.setdefault(key, (point, row, one.spread))
     own = {key: None if row and row.elsewhere else row for key, (_, row, _) in cells.items()}  # what other papers print is none of it

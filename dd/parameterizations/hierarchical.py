@@ -29,14 +29,21 @@ class HierarchicalGan:
     def __init__(self, latents: GanLatent, cuts: tuple[int, ...], keep: str, score: Score | None = None) -> None:
         self.latents, self.cuts, self.space = latents, cuts, 0
         self._keep, self._score = keep, score
-        self._best = math.inf
+        self._best, self._kept_loss = math.inf, math.nan
         self._kept: tuple[Tensor, Tensor] | None = None
         self._distance: Tensor | None = None
 
     @property
     def facts(self) -> dict[str, Tensor]:
-        """`distance`, what `score` said of the latents that were judged last; nothing where it is not asked."""
-        return {} if self._distance is None else {"distance": self._distance}
+        """What `score` said; nothing where it is not asked.
+
+        `distance` is of the latents that were judged last, `kept_distance` of those that are kept of this space so far, and `kept_loss`
+        their loss (NaN where it was not known).
+        """
+        if self._distance is None:
+            return {}
+        kept = {"kept_distance": torch.tensor(self._best, dtype=torch.float64), "kept_loss": torch.tensor(self._kept_loss)}
+        return {"distance": self._distance, **kept}
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return the groups of the space as it is; another optimizer must be made after `hand_over`."""
@@ -60,12 +67,14 @@ class HierarchicalGan:
         """
         if self._keep == "last" or (self._keep == "loss" and loss is None):
             return
+        score = loss
         if self._keep == "feature_distance":
-            loss = self._distance = self._scored()
-        assert loss is not None
-        value = float(loss)
-        if value < self._best or self._kept is None:
+            score = self._distance = self._scored()
+        assert score is not None
+        value = float(score)
+        if self._kept is None or value < self._best or (math.isnan(self._best) and not math.isnan(value)):
             self._best, self._kept = value, (self.latents.f.detach().clone(), self.latents.ws.detach().clone())
+            self._kept_loss = math.nan if loss is None else float(loss)
 
     @torch.no_grad()
     def _scored(self) -> Tensor:
@@ -81,7 +90,7 @@ class HierarchicalGan:
             f = bounded(generator.advance(f, ws, now, then - now))
         self.space += 1
         self.latents = self.latents.at(f, ws, then)
-        self._best, self._kept = math.inf, None
+        self._best, self._kept, self._kept_loss = math.inf, None, math.nan
 
     def _finished(self) -> tuple[Tensor, Tensor]:
         """Return what is kept of this space, after its last state was judged too."""
@@ -92,19 +101,20 @@ class HierarchicalGan:
     def finished(self) -> Iterator[None]:
         """Let images be those of what is kept of this space, inside the block."""
         now = self.latents
-        best, kept = self._best, self._kept
+        was = self._best, self._kept, self._kept_loss
         self.latents = now.at(*self._finished(), now.cut)
         try:
             yield
         finally:
-            self.latents, self._best, self._kept = now, best, kept
+            self.latents, (self._best, self._kept, self._kept_loss) = now, was
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the latents, where they are, and what is kept."""
         state = {**self.latents.state_dict(), "space": torch.tensor(self.space)}
         if self._kept is None:
             return state
-        return {**state, "kept_f": self._kept[0], "kept_ws": self._kept[1], "best": torch.tensor(self._best, dtype=torch.float64)}
+        best, loss = torch.tensor(self._best, dtype=torch.float64), torch.tensor(self._kept_loss, dtype=torch.float64)
+        return {**state, "kept_f": self._kept[0], "kept_ws": self._kept[1], "best": best, "kept_loss": loss}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take it all back; the optimizer must be made anew, since latents of another cut are other tensors.
@@ -119,6 +129,7 @@ class HierarchicalGan:
         self.latents = self.latents.at(state["f"], state["ws"], self.cuts[self.space])
         self._kept = (state["kept_f"], state["kept_ws"]) if "kept_f" in state else None
         self._best = float(state["best"]) if "best" in state else math.inf
+        self._kept_loss = float(state["kept_loss"]) if "kept_loss" in state else math.nan
 
 
 class Judged:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dd import recipes
 from dd.config import digest
+from dd.errors import ConfigError
 from dd.plan.job import PATHS, Job
 from dd.sources.guides import architecture
 
@@ -18,7 +19,7 @@ HELD_OUT = {"split": "fit", "tested_on": "holdout"}  # neither sets nor guides a
 
 @dataclass(frozen=True)
 class Judged:
-    """One candidate's scores. id: of the evaluation."""
+    """One candidate's scores. id: of the evaluation, or of those of several judges, joined."""
 
     id: str
     scores: list[str]
@@ -28,18 +29,25 @@ class Judged:
 class Competition:
     """What is left to a choice: the epoch of the guides (`guidance`) or which published step counts (`step`).
 
-    candidates: value -> the configuration that it is judged by. split: the images it is judged on. last: of steps, the final set's.
+    candidates: value -> the configurations that it is judged by, one for each judge. split: the images it is judged on. last: of steps,
+    the final set's.
     """
 
     of: str
-    candidates: dict[int, dict[str, Any]]
+    candidates: dict[int, list[dict[str, Any]]]
     split: str
     last: int = 0
 
 
 def competition(config: Mapping[str, Any]) -> Competition | None:
-    """Return what a point leaves to a choice, or None where there is nothing to choose."""
+    """Return what a point leaves to a choice, or None where there is nothing to choose.
+
+    Raises:
+        ConfigError: it leaves both, the epoch of the guides and the step.
+    """
     guidance = config.get("guidance")
+    if guidance and isinstance(guidance["epochs"], dict) and isinstance(config.get("step"), dict):
+        raise ConfigError("step, guidance.epochs: both are left to a choice; give one of them")
     if guidance and isinstance(guidance["epochs"], dict):
         return Competition("guidance", _guides(config), guidance["epochs"]["split"])
     if isinstance(config.get("step"), dict):
@@ -47,25 +55,26 @@ def competition(config: Mapping[str, Any]) -> Competition | None:
     return None
 
 
-def _steps(config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+def _steps(config: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
     """Return what each published step, and the final set, is judged by.
 
     On the held-out tenth, candidates are steps of other runs, of the same seeds, that were not shown those images; what is picked is
-    then used of the runs on all of train. `network` judges, where the rule names one, else the network that the point is evaluated with.
+    then used of the runs on all of train. `judges` are networks, each with fields of the protocol that it has of its own; without them
+    it is the network that the point is evaluated with.
     """
     rule, last = config["step"], config["recipe"]["iterations"]
+    judges = rule.get("judges") or {config["network"]: {}}
     found = {}
     for step in dict.fromkeys([*recipes.published(config["method"], config["recipe"]), last]):
         if step == 0:
             continue  # what a run begins with is no result of it
-        one = {**config, "network": rule.get("network") or config["network"], "step": None if step == last else step}
-        if rule["split"] == "holdout":
-            one |= HELD_OUT
-        found[step] = one
+        held = HELD_OUT if rule["split"] == "holdout" else {}
+        one = {**config, "step": None if step == last else step, **held}
+        found[step] = [{**one, "network": name, "protocol": {**config["protocol"], **own}} for name, own in judges.items()]
     return found
 
 
-def _guides(config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+def _guides(config: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
     """Return what each candidate for the epoch of the guides is judged by.
 
     A candidate guides alone: one network of the first architecture, with that architecture's weight, as in Figure 2 of the clom paper;
@@ -82,7 +91,7 @@ def _guides(config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
         one.pop("step", None)
         if rule["split"] == "holdout":
             one |= HELD_OUT
-        found[epoch] = one
+        found[epoch] = [one]
     return found
 
 

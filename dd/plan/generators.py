@@ -21,9 +21,10 @@ from dd.types import Need
 
 @dataclass(frozen=True)
 class Measured:
-    """The measures of one milestone. config: of the job; generator, classifier: the files that it reads. name: of the generator."""
+    """The measures of one milestone. config: of the job; how: as asked. name: of the generator. generator, classifier: files to read."""
 
     config: dict[str, Any]
+    how: Quality
     name: str
     generator: str
     classifier: str
@@ -96,14 +97,14 @@ class Generators:
                 before = epoch
         for path, one in self._measured.items():
             dataset = one.config["dataset"]["name"]
-            looks = [networks.module_of(network) for network in (self.quality.network, self.quality.score)]
+            looks = [networks.module_of(network) for network in (one.how.network, one.how.score)]
             yield Job(
                 "quality",
                 [path],
                 [one.generator, one.classifier, *self._images(dataset, "dc")],
                 one.config,
                 ["dd.analysis.gan_job", generators.module_of(one.name), *looks],
-                {"dataset": dataset, "network": self.quality.network, "generator": one.name, "id": digest(one.config)},
+                {"dataset": dataset, "network": one.how.network, "generator": one.name, "id": digest(one.config)},
             )
         for name in self._files:
             file, config = self._given.get(name), self._file_config(name)
@@ -111,9 +112,16 @@ class Generators:
                       ["dd.generators.files"], {"name": name, "id": digest(config)})  # fmt: skip
 
     def _measure(self, id_: str, epoch: int) -> None:
-        """Ask for the measures of a milestone, and for the classifier that they look through."""
+        """Ask for the measures of a milestone, and for the classifier that they look through.
+
+        Raises:
+            ConfigError: another paper measures it in another way: there is one file for it.
+        """
         generator, how = self._file(id_, epoch), self.quality
-        if measures_of(generator) in self._measured:
+        before = self._measured.get(measures_of(generator))
+        if before is not None:
+            if before.how != how:
+                raise ConfigError(f"quality: {measures_of(generator)} is measured in another way by another paper; give both the same")
             return
         about = self._configs[id_]["dataset"]
         need = Need("pretrained", about["name"], how.network, hashed(how.training), (0,), (how.epochs,))
@@ -121,7 +129,7 @@ class Generators:
         fields = {key: value for key, value in hashed(how).items() if key not in ("network", "epochs", "training")}
         known = {"dataset": about, "generator": id_, "epoch": epoch, "classifier_epoch": how.epochs}
         config = parse(QualityConfig, {**fields, **known, "classifier": self._pretraining.id(about, need)}, "quality")
-        self._measured[measures_of(generator)] = Measured(hashed(config), self._configs[id_]["generator"], generator, classifier)
+        self._measured[measures_of(generator)] = Measured(hashed(config), how, self._configs[id_]["generator"], generator, classifier)
 
     def _file_config(self, name: str) -> dict[str, Any]:
         file = self._given.get(name)

@@ -102,7 +102,7 @@ class Paper(Frozen):
     unless the matrix gives them; their values may name other coordinates in braces. printed: coordinate -> its value -> how
     reported/*.csv writes it. spread: which spread the paper prints (over all networks, over sets, or over the networks of one set).
     milestones: epochs at which pre-training is published. quality: how generators are measured where it is not the usual way (fields of
-    `dd.analysis.gan_config.Quality`); the first paper that asks decides.
+    `dd.analysis.gan_config.Quality`); two papers that share a generator must agree.
     claims: whether reported/claims.yaml has claims of this paper. caveats: what a reader of its record must know.
     """
 

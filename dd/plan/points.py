@@ -236,14 +236,16 @@ def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _check_rule(rule: Mapping[str, Any], method: str, published: Sequence[int], where: str) -> None:
-    """Check a rule by which a published step is picked: split, which images it is judged on, and network, which judges.
+    """Check a rule by which a published step is picked: split, which images it is judged on, and judges, by which networks.
 
     Raises:
-        ConfigError: another key, another split, or a method that publishes no steps to pick from.
+        ConfigError: another key, another split, no judges, or a method that publishes no steps to pick from.
     """
     for key in rule:
-        if key not in ("split", "network"):
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, ('split', 'network'))}")
+        if key not in ("split", "judges"):
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, ('split', 'judges'))}")
+    if "judges" in rule and not (isinstance(rule["judges"], dict) and rule["judges"]):
+        raise ConfigError(f"{where}.judges: value {rule['judges']!r}: must map networks to the fields of the protocol that they have")
     if rule.get("split") not in ("holdout", "test"):
         raise ConfigError(f"{where}.split: value {rule.get('split')!r}; allowed: holdout, test")
     if not published:
@@ -290,6 +292,9 @@ def _scale(config: dict[str, Any], given: dict[str, Any], scale: Scale) -> dict[
         config = validated(_completed({**config, "recipe": deepcopy(given)}), f"scale {scale.scale}: ")
     protocol = str(maps.get("protocol", {}).get(config["protocol"]["name"], config["protocol"]["name"]))
     if protocol != config["protocol"]["name"]:
+        rule = step.get("step")
+        for own in rule.get("judges", {}).values() if isinstance(rule, dict) else ():
+            own |= {key: _usual(protocol).get(key) for key, value in own.items() if value == _usual(config["protocol"]["name"]).get(key)}
         config["protocol"] = {"name": protocol, **_changed(config["protocol"])}
         config = validated(config, f"scale {scale.scale}: ")
     config = _map_networks({**config, **step}, maps.get("network", {}))
@@ -309,13 +314,23 @@ def _scale(config: dict[str, Any], given: dict[str, Any], scale: Scale) -> dict[
 
 def _changed(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a paper changed of a protocol, but for its length: a shorter protocol takes that over."""
-    usual = hashed(parse(evaluation.config_of(protocol["name"]), {}, "protocol"))
+    usual = _usual(protocol["name"])
     return {key: value for key, value in protocol.items() if key not in ("name", "epochs") and value != usual.get(key)}
+
+
+def _usual(protocol: str) -> dict[str, Any]:
+    """Return the fields of a protocol as it comes."""
+    return hashed(parse(evaluation.config_of(protocol), {}, "protocol"))
 
 
 def _map_networks(value: Any, names: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        small = {k: [names.get(name, name) for name in v] for k, v in value.items() if k == "networks" and isinstance(v, list)}
+        small: dict[str, Any] = {}
+        for k, v in value.items():
+            if k == "networks" and isinstance(v, list):
+                small[k] = [names.get(name, name) for name in v]
+            elif k == "judges" and isinstance(v, dict):
+                small[k] = {names.get(name, name): own for name, own in v.items()}
         return small | {k: names.get(v, v) if k == "network" else _map_networks(v, names) for k, v in value.items() if k not in small}
     return value
 
@@ -326,7 +341,7 @@ def network_names(value: Any) -> Iterator[str]:
         for key, item in value.items():
             if key == "network":
                 yield item
-            elif key == "networks" and isinstance(item, list):
+            elif (key == "networks" and isinstance(item, list)) or (key == "judges" and isinstance(item, dict)):
                 yield from item
             else:
                 yield from network_names(item)

@@ -24,7 +24,7 @@ TRAJECTORIES = ("mtt", "tesla")
 GRADIENTS = ("dc", "dsa")
 RATES = {"tesla": (10.0, 1e4), "mtt": (10.0, 1e4), "dsa": (1e-3, 1.0), "dc": (1e-3, 1.0), "dm": (0.01, 10.0)}  # lr_w, lr_f
 CUTS = {"tesla": 12, "mtt": 12, "sre2l": 12, "dsa": 16, "dc": 16, "dm": 20}
-SMALL_CUTS = {"tesla": 2, "mtt": 2, "sre2l": 2, "dsa": 4, "dc": 4, "dm": 5}
+DEEP = 26  # stages that the published cuts are of
 AVERAGE = 1000  # draws of w, at one image per class
 BATCH, SEEN, SEEN_64 = 256, 1_500_000, 2_000_000
 
@@ -69,7 +69,7 @@ def cut(base: str, name: str, dataset: str) -> int:
     """Return where GLaD enters the generator."""
     if name in PUBLISHED:
         return CUTS.get(base, CUTS["dm"])
-    return min(SMALL_CUTS.get(base, SMALL_CUTS["dm"]), STAGES.get(side_of(dataset), STAGES[32]) - 1)
+    return round(CUTS.get(base, CUTS["dm"]) / DEEP * STAGES.get(side_of(dataset), STAGES[32]))
 
 
 def cuts(name: str, dataset: str, every: int = 2) -> list[int]:

@@ -6,8 +6,8 @@ The images of any method are what the later stages of a generator G make of feat
 
 with the method's own loss L. f starts as what the earlier stages make of the first styles; both are free afterwards.
 
-The cuts of the paper are 12 (MTT), 16 (DSA) and 20 (DM) of StyleGAN-XL's 26 stages; of a small generator the same relative depths are 2,
-4 and 5 of 6 to 10. What is not given is the authors' for the base, or ours: see `dd.recipes._gan_presets`.
+The cuts of the paper are 12 (MTT), 16 (DSA) and 20 (DM) of StyleGAN-XL's 26 stages; of a small generator the nearest to the same relative
+depths: 3, 4 and 5 of 6 stages, 4, 5 and 6 of 8. What is not given is the authors' for the base, or ours: see `dd.recipes._gan_presets`.
 
 Differs from the paper: images are normalised with the dataset's mean and std (its code has another dataset's for ImageNet); latents are
 float32; the last iterate counts, where its code keeps what is best on the test split; rates are parts of the latents' norms for

@@ -16,8 +16,9 @@ scales the whole set (H-PD's choice, the relative rates of latents) sees all of 
 classes of 10 images take the memory of 100 images, their gradients and the moments of Adam.
 
 Settings: CIFAR-100's for images up to 32 x 32; Tiny-ImageNet's up to 64 x 64; ImageNet-1K's for larger ones, with rolls of the same part of
-the side. For ImageNet-1K at 64 x 64 nobody published any: size and network are Tiny-ImageNet's, and so is all but r, for which 0.1 is
-chosen, half-way (in its logarithm) between both rows.
+the side, but with the small stem of the others (`squeeze.network: resnet18_tv_bn` has ImageNet's own). For ImageNet-1K at 64 x 64 nobody
+published any: size and network are Tiny-ImageNet's, and so is all but r, for which 0.1 is chosen, half-way (in its logarithm) between
+both rows.
 
 Differs from the released code: noise is clamped before the first update too; the moments of Adam and the last iterate as there, but
 images are stored as numbers instead of JPEG files; random numbers are functions of (seed, step); flips only where a mirrored image keeps

@@ -118,11 +118,14 @@ def test_strict_asks_for_every_gate(tmp_path):
     ) as error:
         demand([good, bad])
     assert "Train it longer" in str(error.value) and "strict: false" in str(error.value)
+    (tmp_path / "none.json").write_text('{"measures": {}}')
+    with pytest.raises(ArtifactError, match=r"none\.json: holds no measures"):
+        demand([tmp_path / "none.json"])
     (tmp_path / "odd.json").write_text('{"measures": {"cas": 0.5}}')
     with pytest.raises(ArtifactError, match=r"odd\.json: holds no measures"):
         demand([tmp_path / "odd.json"])
     with pytest.raises(ArtifactError, match="no such file"):
-        demand([tmp_path / "none.json"])
+        demand([tmp_path / "nowhere.json"])
 
 
 def test_a_strict_distillation_stops_before_it_begins(tmp_path, capsys):

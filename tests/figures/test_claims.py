@@ -41,6 +41,7 @@ UP = {"kind": "increasing", "left": EVERY, "along": "extractor_epochs"}
 NINE = {"extractor_epochs": [0, 1, 2, 3, 4, 5, 6, 7, 8]}
 GONE = ((10.0, True), (10.0, True))
 
+SOME = {"kind": "some_greater", "left": {"method": "x"}, "right": {"method": "y"}, "pair": ["class"]}
 BEST = {"kind": "best_differs", "left": {"method": ["x", "y"]}, "along": "method", "across": "class"}
 
 
@@ -103,6 +104,11 @@ CASES = [
     ("best_differs", BEST, classes((9, 1), (1, 9), error=None), "undecided"),
     ("best_differs", {**BEST, "left": {"method": ["x", "y", "z"]}}, classes((9, 1), (1, 9)), "undecided"),  # z might be the best everywhere
     ("best_differs", {**BEST, "left": {"method": ["x", "y", "z"]}}, classes((9, 1), (8, 2)), "undecided"),
+    ("some_greater", SOME, classes((1, 9), (9, 1)), "holds"),  # in one of two
+    ("some_greater", SOME, classes((1, 9), (2, 8)), "fails"),
+    ("some_greater", SOME, classes((1, 9), (8, 7.95)), "undecided"),
+    ("some_greater", {**SOME, "margin": 9}, classes((9, 1)), "fails"),
+    ("some_greater", SOME, classes((1, 9), (9, 1), error=None), "undecided"),
     ("diverges", {"kind": "diverges", "left": E1, "value": 12}, series(50, 10, runs=GONE), "holds"),
     ("diverges", {"kind": "diverges", "left": E1, "value": 12}, series(50, 11), "holds"),
     ("diverges", {"kind": "diverges", "left": E1, "value": 12}, series(50, 30, runs=((50.0, False), (10.0, True))), "fails"),
@@ -124,7 +130,7 @@ def test_every_kind_has_all_verdicts_that_it_can_have():
     for kind in kinds:
         seen = {verdict for other, _, _, verdict in CASES if other == kind}
         assert {"holds", "fails"} <= seen and seen & {"undecided"}, kind
-    assert kinds == {"greater", "all_greater", "mean_gain", "increasing", "uncorrelated", "within", "argmax", "best_differs", "at_most", "at_least", "diverges"}
+    assert kinds == {"greater", "all_greater", "mean_gain", "increasing", "uncorrelated", "within", "argmax", "best_differs", "some_greater", "at_most", "at_least", "diverges"}
 
 
 def test_a_claim_holds_only_over_all_combinations():

@@ -29,8 +29,8 @@ def cells(bench, accuracy=None, logs=LOGS, *, distance=True, **at):
         one |= {"config": {"recipe": {"iterations": 30}, "step": None if step == 30 else step}, "score_id": f"s{step}"}
         found.append(one)
     for folder, rows in zip(found[0]["sets"], logs, strict=True):
-        lines = ["step,loss,grad_norm" + (",distance" if distance else "")]
-        lines += [f"{step},{loss},1" + (f",{d}" if distance else "") for step, (loss, d) in rows.items()]
+        lines = ["step,loss,grad_norm,distance,kept_loss" + (",kept_distance" if distance else "")]  # the first two are of other latents
+        lines += [f"{step},50,1,60,{loss}" + (f",{d}" if distance else "") for step, (loss, d) in rows.items()]
         (Path(folder) / "curve.csv").write_text("\n".join(lines) + "\n")
     return found
 

@@ -28,6 +28,7 @@ from dd.train.config import PretrainConfig
 from dd.train.gan import load_generator, train
 from dd.train.gan_config import GanConfig
 from dd.train.pretrain import load_network, pretrain
+from dd.types import Inputs
 
 NET = "convnet3_in_w8"
 SETTINGS = {
@@ -158,6 +159,46 @@ def test_what_is_kept_is_a_copy_of_the_best_state_of_the_space():
     spaces.hand_over()
     assert torch.equal(spaces.latents.f, bounded(expected)) and torch.equal(spaces.latents.ws, places[1][1])
     assert spaces._kept is None, "the next space begins without"
+
+
+def test_a_score_that_is_no_number_is_kept_only_as_long_as_there_is_no_other():
+    values = iter([math.nan, 3.0, math.nan, 1.0, math.nan])
+    spaces = HierarchicalGan(small(torch.arange(2), cut=1), (1, 3), "feature_distance", lambda images, labels: torch.tensor(next(values)))
+    kept = []
+    for number in range(5):
+        spaces.judge(torch.tensor(float(number)))
+        kept.append((spaces._best, float(spaces.facts["kept_loss"])))
+    assert math.isnan(kept[0][0]) and kept[1:] == [(3.0, 1.0), (3.0, 1.0), (1.0, 3.0), (1.0, 3.0)]
+    assert float(spaces.facts["kept_distance"]) == 1.0 and math.isnan(float(spaces.facts["distance"]))
+
+
+def test_the_optimizer_begins_anew_in_every_space(digits_dir, generator, tmp_path):
+    """Two spaces equal a loop by hand whose momentum and relative rates start again at the hand-over."""
+    config = configure("hpd", 1, "dm", iterations=6, cuts=[1, 4], keep="last")
+    distill(config, digits_dir, [[generator]], 0, tmp_path / "a")
+    recipe = recipes.load("hpd")
+    real = pool(digits_dir, "train", "dc")
+    inputs = Inputs(digits_dir, manifest(digits_dir), 1, 0, "cpu", [[generator]], lambda: real)
+    run = recipe.build(parse(recipe.Config, config.recipe, "hpd"), inputs)
+    latents, momentum, rates = run.parameterization, {}, {}
+    for step in range(6):
+        if step == 3:
+            run.hand_over()
+            momentum, rates = {}, {}
+        net = run.source.draw(step)
+        batches = run.batches(step)
+        both = (latents.latents.f, latents.latents.ws)
+        grads = torch.autograd.grad(run.term(batches, net), both)
+        with torch.no_grad():
+            for name, latent, gradient, part in zip(("f", "ws"), both, grads, (0.02, 0.005), strict=True):
+                rates.setdefault(name, part * latent.norm() / gradient.norm())
+                momentum[name] = gradient if name not in momentum else 0.5 * momentum[name] + gradient
+                latent -= rates[name] * momentum[name]
+        run.source.advance(net, batches)
+    with latents.finished():
+        images = run.finish().images
+    made = read_distilled(tmp_path / "a/distilled.safetensors", digits_dir).images
+    assert torch.allclose(images, made, atol=1e-5)
 
 
 def test_the_least_loss_is_kept_and_the_last_state_has_none():

@@ -67,7 +67,7 @@ def test_the_small_generator_is_entered_where_it_has_stages(dataset, stages):
     assert depth.stages("mini_w8", spec.size[0]) == net.num_stages == stages
     for base in BASES:
         glad, hpd = (whole(method, dataset, base=base) for method in ("glad", "hpd"))
-        assert glad.generator.name == "mini" and glad.cut == {"dm": 5, "dc": 4, "dsa": 4}.get(base, 2)
+        assert glad.generator.name == "mini" and glad.cut == round({"dm": 20, "dc": 16, "dsa": 16}.get(base, 12) * stages / 26)
         assert hpd.cuts == tuple(range(0, stages, 2)) and hpd.iterations == len(hpd.cuts) * (20 if base == "dm" else 100)
         assert (glad.rates, glad.lr_w, glad.lr_f) == (hpd.rates, hpd.lr_w, hpd.lr_f) == ("relative", 0.005, 0.02)
         for config, cuts in ((glad, (glad.cut,)), (hpd, hpd.cuts)):

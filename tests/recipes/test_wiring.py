@@ -12,13 +12,14 @@ from dd import evaluation, networks, recipes
 from dd.artifacts import save_tensors, write_json
 from dd.config import parse
 from dd.config.stages import Dataset, DistillConfig
-from dd.data.normalise import EPS
 from dd.data.imagenet_subsets import POSITIONS
+from dd.data.normalise import EPS
 from dd.data.registry import DATASETS
 from dd.distill import distill
 from dd.evaluation.io import read_distilled
 from dd.evaluation.run import evaluate
 from dd.generators.files import FILES, class_ids
+from dd.plan.jobs import decoded, lineage
 from dd.teachers import TEACHERS
 from dd.train.config import ExpertConfig, PretrainConfig
 from dd.train.experts import experts
@@ -60,15 +61,23 @@ def same_kind(dataset):
 
 
 def wirings():
-    """Return one configuration for every distinct wiring among all points at scale paper."""
-    found = {}
+    """Return configurations in which every distinct distillation and every distinct evaluation of all points at scale paper stands once.
+
+    What a set is made by decides nothing in the training of networks on it but its normalisation, its step size, and how many it decodes.
+    """
+    found, distillations, evaluations = {}, set(), set()
     for artifacts in whole().cells.values():
         for cells in artifacts.values():
             for cell in cells:
                 config = copy.deepcopy(cell.point.config)
-                dataset = same_kind(config["dataset"])
-                key = (config["method"], dataset, config["network"], config["protocol"]["name"], *kinds(config["recipe"]), *guides(config), *lessons(config))
-                found.setdefault(" ".join(map(str, key)), config)
+                dataset, protocol = same_kind(config["dataset"]), config["protocol"]
+                made = (config["method"], dataset, *kinds(config["recipe"]), *guides(config))
+                given = (lineage(config), protocol.get("learned_lr"), decoded(config) != config["ipc"])
+                judged = (dataset, config["network"], protocol["name"], *lessons(config), *given)
+                if made not in distillations or judged not in evaluations:
+                    found[" ".join(map(str, (config["method"], *judged, *made[2:])))] = config
+                    distillations.add(made)
+                    evaluations.add(judged)
     return found
 
 

@@ -59,6 +59,8 @@ class Sre2l(Protocol):
     def _mixes_as_it_says(self) -> Sre2l:
         if self.cutmix > 0:
             raise ValueError(f"cutmix: value {self.cutmix}: is that of hard labels; allowed: 0, since `mix` says how images are mixed")
+        if self.augment != "none":
+            raise ValueError(f"augment: value {self.augment!r}: images would be changed twice; allowed: none, since `view` says how")
         return self
 
     def needs(self, dataset: str, lineage: str, split: str) -> list[Need]:
