@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd import networks
-from dd.artifacts import read_meta
-from dd.errors import ArtifactError, ConfigError
-from dd.train.pretrain import load_network
+from dd.errors import ConfigError
+from dd.train.pretrain import check_trained, load_network
 
 if TYPE_CHECKING:
     from dd.evaluation.protocols.elf import Elf
@@ -167,15 +166,10 @@ def _feature_stage(protocol: Elf, shapes: Sequence[Shape]) -> int:
 
 def _network(protocol: Elf, file: Path, facts: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     """Return the feature network, and what its file says of how it diverged, if it did."""
-    meta = read_meta(file)
-    config = meta.get("config", {})
     one = protocol.features
     wanted = {"network": one.network, "epoch": one.epochs, "fingerprint": facts["fingerprint"], "training": one.trained()}
-    found = {key: (config if key in ("network", "training") else meta).get(key) for key in wanted}
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise ArtifactError(f"{file}: {key}: is {found[key]!r}, the protocol's features are of {value!r}")
-    return load_network(file), meta.get("diverged")
+    diverged = check_trained(file, wanted).get("diverged")
+    return load_network(file), diverged
 
 
 def _shapes(net: nn.Module, shape: tuple[int, int, int]) -> list[Shape]:

@@ -11,13 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from dd.artifacts import read_meta
 from dd.augment import cutmix
 from dd.augment.policies import Nothing, make
 from dd.augment.views import Views
-from dd.errors import ArtifactError
 from dd.rng import stream
-from dd.train.pretrain import load_network
+from dd.train.pretrain import check_trained, load_network
 
 if TYPE_CHECKING:
     from dd.evaluation.protocols.sre2l import Sre2l
@@ -41,15 +39,9 @@ class Taught:
     """
 
     def __init__(self, protocol: Sre2l, file: Path, facts: Mapping[str, Any], device: str) -> None:
-        meta, one = read_meta(file), protocol.teacher
-        config = meta.get("config", {})
-        found = {"network": config.get("network"), "training": config.get("training"), "epoch": meta.get("epoch"),
-                 "fingerprint": meta.get("fingerprint")}  # fmt: skip
-        wanted = {"network": one.network, "training": one.need(facts["name"]).config, "epoch": one.epochs,
-                  "fingerprint": facts["fingerprint"]}  # fmt: skip
-        for key, value in wanted.items():
-            if found[key] != value:
-                raise ArtifactError(f"{file}: {key}: is {found[key]!r}, the protocol's teacher has {value!r}")
+        one = protocol.teacher
+        wanted = {"network": one.network, "training": one.need(facts["name"]).config, "epoch": one.epochs}
+        meta = check_trained(file, {**wanted, "fingerprint": facts["fingerprint"]})
         self._protocol = protocol
         self._teacher = load_network(file, device).eval().requires_grad_(False)
         self._augment = _augment(protocol, facts)

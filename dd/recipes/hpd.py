@@ -155,14 +155,18 @@ def build(config: Config, inputs: Inputs) -> Run:
     from dd.parameterizations.gan import GanLatent, at_cut, first_styles
     from dd.parameterizations.hierarchical import HierarchicalGan, Judged
     from dd.rng import stream
-    from dd.train.pretrain import load_network
+    from dd.train.pretrain import check_trained, load_network
 
     pool = inputs.pool()
     norm = pool.normalisation
     made: list[HierarchicalGan] = []
     score = None
     if config.keep == "feature_distance":
-        proxy, teacher, ids = load_network(inputs.paths[-1][0]), TEACHERS.get(config.proxy.network), None
+        file, one, teacher, ids = inputs.paths[-1][0], config.proxy, TEACHERS.get(config.proxy.network), None
+        if teacher is None:
+            wanted = {"network": one.network, "training": hashed(one.training), "epoch": one.epochs, "lineage": lineage(config)}
+            check_trained(file, {**wanted, "fingerprint": inputs.manifest["fingerprint"]})
+        proxy = load_network(file)
         if teacher is not None:  # as it was trained: its images were of one size, and its classes are all of ImageNet's
             proxy, ids = Resized(proxy, teacher.size), class_ids(inputs.manifest["name"])
         score = FeatureDistance(proxy, pool, variant=config.proxy.variant, ids=ids).distance

@@ -110,7 +110,7 @@ def build(config: Config, inputs: Inputs) -> Run:
     from dd.parameterizations.clamped import ClampedPixels
     from dd.rng import stream
     from dd.sources.checkpoints import Checkpoints
-    from dd.train.pretrain import load_network
+    from dd.train.pretrain import check_trained, load_network
     from dd.types import Augment, DistilledSet, Parameterization, Run
 
     pool, seed = inputs.pool(), inputs.seed
@@ -121,7 +121,10 @@ def build(config: Config, inputs: Inputs) -> Run:
     images: Parameterization = (
         ClampedPixels(noise, labels, config.lr_img, low, high) if inputs.parameterize is None else inputs.parameterize(labels)
     )
-    net = load_network(inputs.paths[0][0], inputs.device).eval().requires_grad_(False)
+    (file,), one = inputs.paths[0], config.squeeze
+    wanted = {"network": one.network, "training": one.need(inputs.manifest["name"]).config, "epoch": one.epochs, "lineage": "dc"}
+    check_trained(file, {**wanted, "fingerprint": inputs.manifest["fingerprint"]})
+    net = load_network(file, inputs.device).eval().requires_grad_(False)
     try:
         norms(net)
     except ConfigError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dd import networks
-from dd.artifacts import load_tensors, save_tensors
+from dd.artifacts import load_tensors, read_meta, save_tensors
 from dd.config import hashed
 from dd.data.load import manifest
 from dd.data.load import pool as real
@@ -225,6 +225,25 @@ class Learner:
     def resume(self, path: Path, first: int, last: int) -> bool:
         """Take over what an interrupted job left at `path`, if it is this network, sound, and of epoch `first` to `last`."""
         return resumed(self.take, path, "epoch", first, last)
+
+
+def check_trained(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a checkpoint, after checking that it is the one that somebody needs.
+
+    Args:
+        wanted: `network`, `training`, `epoch`, `fingerprint` of the images, `lineage`; those that are not given are not checked.
+
+    Raises:
+        ArtifactError: missing, damaged, or another network, or of another training, epoch or other images.
+    """
+    meta = read_meta(path)
+    config = meta.get("config")
+    known = config if isinstance(config, dict) else {}
+    found = {"lineage": "dc", **known, "epoch": meta.get("epoch"), "fingerprint": meta.get("fingerprint")}
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            raise ArtifactError(f"{path}: {key}: is {found.get(key)!r}, needed is {value!r}; train it again, or give the right file")
+    return dict(meta)
 
 
 def load_network(path: Path, device: str = "cpu") -> nn.Module:

@@ -216,7 +216,7 @@ def test_features_of_another_network_are_refused(digits, digits_dir, supply, tmp
         ("training", {**config["training"], "lr": 0.5}, "{"),
     ]:
         out = tmp_path / f"{key}.safetensors"
-        match = rf"{re.escape(str(out))}: {key}: is .*, the protocol's features are of {re.escape(wanted)}"
+        match = rf"{re.escape(str(out))}: {key}: is .*, needed is {re.escape(wanted)}"
         with pytest.raises(ArtifactError, match=match):
             score(distilled, digits_dir, protocol, rewritten(file, out, **{key: value}))
     damaged = tmp_path / "damaged.safetensors"
@@ -232,7 +232,7 @@ def test_features_of_another_network_are_refused(digits, digits_dir, supply, tmp
 
 def test_a_really_other_network_is_refused(digits, digits_dir, supply):
     for other in ({"network": "convnet3_bn_w8", "epochs": 1}, {"network": NET, "epochs": 0}, {"network": NET, "epochs": 1, "training": {"lr": 0.5}}):  # fmt: skip
-        with pytest.raises(ArtifactError, match="the protocol's features are of"):
+        with pytest.raises(ArtifactError, match="needed is"):
             score(random_set(digits, 1), digits_dir, settings(), supply(settings(features=other)))
 
 

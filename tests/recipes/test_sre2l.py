@@ -23,6 +23,7 @@ from dd.train.config import PretrainConfig, Training
 from dd.train.gan import train
 from dd.train.gan_config import GanConfig
 from dd.train.pretrain import load_network, pretrain
+from dd.train.squeeze import Squeeze
 
 NET = "convnet3_bn_w16"
 SQUEEZE = {"network": NET, "epochs": 6, "training": {"lr": 0.05, "batch": 64, "epochs": 6}}
@@ -195,9 +196,10 @@ def test_digits_are_never_mirrored_and_sounds_have_no_views(squeezed, digits_dir
 
 def test_a_network_without_batch_normalisation_is_named(digits_dir, tmp_path):
     file = tmp_path / "in.safetensors"
-    pretrain(PretrainConfig(dataset=Dataset(name="digits"), network="convnet3_in_w8"), digits_dir, 0, [0], [file])
+    need = Squeeze(network="convnet3_in_w8", epochs=0).need("digits")
+    pretrain(PretrainConfig(dataset=Dataset(name="digits"), network="convnet3_in_w8", training=need.config), digits_dir, 0, [0], [file])
     with pytest.raises(ConfigError, match=r"squeeze.network: value 'convnet3_in_w8': .*no batch normalisation.*resnet18_bn"):
-        recovered(configure(1, iterations=1, squeeze={"network": "convnet3_in_w8"}), digits_dir, file, tmp_path / "out")
+        recovered(configure(1, iterations=1, squeeze={"network": "convnet3_in_w8", "epochs": 0}), digits_dir, file, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("method", "given"), [("glad", {"cut": 3}), ("hpd", {"cuts": [1, 3], "keep": "loss"}), ("hpd", {"cuts": [1, 3]})])
@@ -206,7 +208,8 @@ def test_latents_are_recovered_as_pixels_are(method, given, squeezed, generator,
     asked = {"base": "sre2l", "settings": {"squeeze": SQUEEZE, "batch": 8}, "generator": {"name": "mini_w16", "epochs": 0}, "average": 5,
              "iterations": 6, **given}  # fmt: skip
     if method == "hpd":
-        asked["proxy"] = {"network": NET}
+        need = fields().squeeze.need("digits")
+        asked["proxy"] = {"network": NET, "epochs": need.epochs[0], "training": need.config}
     config = DistillConfig(dataset=Dataset(name="digits"), method=method, ipc=2, recipe=hashed(parse(recipe.Config, recipe.complete(asked, "digits", 2), method)))
     needs = recipe.needs(parse(recipe.Config, config.recipe, method), "digits")
     assert [need.kind for need in needs] == ["pretrained", "generator", *(["pretrained"] if given.get("keep") is None and method == "hpd" else [])]

@@ -10,7 +10,7 @@ from plans import whole
 
 from dd import evaluation, networks, recipes
 from dd.artifacts import save_tensors, write_json
-from dd.config import parse
+from dd.config import digest, parse
 from dd.config.stages import Dataset, DistillConfig
 from dd.data.imagenet_subsets import POSITIONS
 from dd.data.normalise import EPS
@@ -123,6 +123,9 @@ SMALL = {
 def shrunk(fields):
     """Return a recipe's fields with small numbers wherever it has them, at any depth."""
     small = {key: shrunk(value) if isinstance(value, dict) else SMALL.get(key, value) for key, value in fields.items()}
+    for trained in ("proxy", "squeeze"):
+        if trained in small:
+            small[trained]["epochs"] = 0
     if "cuts" in small:
         small["cuts"] = small["cuts"][:1]  # one update has one space; how the next one begins is tested elsewhere
     if "experts" in small:
@@ -140,7 +143,7 @@ def save_stylegan_xl(file, side):
 
 def supply(need, dataset, folder):
     """Make what is needed, of the true architecture, untrained."""
-    file = folder / f"{need.kind}-{need.network}-{need.dataset}.safetensors".replace(" ", "_")
+    file = folder / f"{need.kind}-{need.network}-{need.dataset}-{digest(need.config)}.safetensors".replace(" ", "_")
     if need.kind == "teacher":
         teacher = TEACHERS[need.network]
         net = networks.build(teacher.network, 3, teacher.size, max(1, teacher.classes), 0)
