@@ -258,3 +258,8 @@ def _peak_memory_mb() -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def set_file(folder: Path, step: int | None, last: int | None = None) -> Path:
+    """Return where a distilled set stands in its folder: after so many updates, or, with None or with `last`, after the last one."""
+    return folder / "distilled.safetensors" if step is None or step == last else folder / "steps" / f"{step}.safetensors"

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dd.artifacts import read_json, write_json
+from dd.artifacts import read_json, set_file, write_json
 from dd.config.stages import ChosenStep
 from dd.errors import ArtifactError, ConfigError
 from dd.evaluation.io import read_scores
@@ -57,4 +57,4 @@ def chosen_step(final: Path, step: int | ChosenStep | None, choice: Path | None)
     value = found.get("value") if isinstance(found, dict) else None
     if not isinstance(value, int):
         raise ArtifactError(f"{choice}: is not a file of a choice; delete it and run again")
-    return final if value == step.last else final.parent / "steps" / f"{value}.safetensors"
+    return set_file(final.parent, value, step.last)

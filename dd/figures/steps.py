@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dd.artifacts import read_json
+from dd.artifacts import read_json, set_file
 
 
 def own_step(cell: Mapping[str, Any]) -> tuple[Path, int | None] | None:
@@ -20,6 +20,6 @@ def own_step(cell: Mapping[str, Any]) -> tuple[Path, int | None] | None:
         if not Path(cell["choice"]).exists():
             return None
         step = int(read_json(cell["choice"])["value"])
-    if step is None or isinstance(step, Mapping) or step == last:  # a rule without a choice: a scale left nothing to choose from
-        return folder / "distilled.safetensors", last
-    return folder / "steps" / f"{step}.safetensors", int(step)
+    if isinstance(step, Mapping):  # a rule without a choice: a scale left nothing to choose from
+        step = None
+    return set_file(folder, step, last), last if step is None else int(step)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from dd.artifacts import read_json
+from dd.artifacts import read_json, set_file
 from dd.config import Frozen, parse
 from dd.errors import ConfigError
 from dd.figures import gates
@@ -208,9 +208,9 @@ def _published(cell: Mapping[str, Any]) -> list[tuple[str, Place]]:
     """Return all published steps of a cell's set, and its last where that is not among them, numbered."""
     folder, recipe = Path(cell["sets"][0]), cell["config"]["recipe"]
     spaces, last = recipe.get("steps") == SPACES, recipe.get("iterations")
-    stops = [(folder / "steps" / f"{step}.safetensors", int(step)) for step in cell["published"]]
+    stops = [(set_file(folder, step), int(step)) for step in cell["published"]]
     if not stops or (last is not None and last not in cell["published"]):
-        stops.append((folder / "distilled.safetensors", last))
+        stops.append((set_file(folder, None), last))
     first = 0 if stops[0][1] == 0 else 1
     titles = ["" if updates is None else f"{updates} updates" for _, updates in stops]
     if spaces:

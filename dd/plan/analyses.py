@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dd import networks
+from dd.artifacts import set_file
 from dd.config import digest, hashed, parse
 from dd.config.stages import AnalyseConfig
 from dd.errors import ConfigError
@@ -84,7 +86,7 @@ def analysis(cell: Cell, wanted: Mapping[str, Any], scale: Scale, dataset: str, 
     )  # fmt: skip
     return Analysis(
         config,
-        f"{cell.sets[0]}/distilled.safetensors" if step is None else f"{cell.sets[0]}/steps/{step}.safetensors",
+        str(set_file(Path(cell.sets[0]), step)),
         lineage,
         supplies.ask(need, 0),
         [f"dd.analysis.{config['kind']}", networks.module_of(network)],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dd import evaluation, networks, recipes
+from dd.artifacts import set_file
 from dd.config import canonical, digest, hashed, parse
 from dd.config.stages import Dataset, DistillConfig, EvaluateConfig
 from dd.data.config import DatasetConfig, load_datasets
@@ -170,7 +171,7 @@ class Plan:
             if path in self.jobs:
                 continue
             groups = [self.supplies.ask(need, seed) for need in needed]
-            steps = [f"{folder}/seed{seed}/steps/{step}.safetensors" for step in recipes.published(method, config["recipe"])]
+            steps = [str(set_file(Path(folder, f"seed{seed}"), step)) for step in recipes.published(method, config["recipe"])]
             files = dict.fromkeys(file for group in groups for file in group)
             measures = self._demanded(needed, groups)
             self.jobs[path] = Job(
@@ -198,12 +199,12 @@ class Plan:
             distilled=evaluated["distilled"], network=evaluated["network"], protocol=protocol, id=digest(evaluated), set=set_,
             first=first, last=last,
         )  # fmt: skip
-        step, final = evaluated["step"], f"{folder}/distilled.safetensors"
+        step = evaluated["step"]
         more: list[str] = []
         if isinstance(step, dict):
             published = recipes.published(config["method"], config["recipe"])
-            more = [*(f"{folder}/steps/{one}.safetensors" for one in published if one != step["last"]), *([choice] if choice else [])]
-        source = f"{folder}/steps/{step}.safetensors" if isinstance(step, int) else final
+            more = [*(str(set_file(Path(folder), one)) for one in published if one != step["last"]), *([choice] if choice else [])]
+        source = str(set_file(Path(folder), step if isinstance(step, int) else None))
         if path not in self.jobs:  # many cells share their scores
             self.jobs[path] = Job(
                 "evaluate",

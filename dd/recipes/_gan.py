@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dd.generators import Generator as Network
+    from dd.parameterizations.gan import GanLatent
     from dd.types import Inputs, Parameterization, Run
 
 
@@ -153,6 +154,18 @@ def assembled(config: Latents, inputs: Inputs, parameterize: Callable[[Network, 
     assert run.parameterization is not None
     renew = lambda: RelativeSGD(run.parameterization.parameters(), config.momentum)  # noqa: E731
     return replace(run, optimizer=renew(), renew=renew, steps=steps)
+
+
+def entered(config: Latents, inputs: Inputs, generator: Network, labels: Tensor, cut: int) -> GanLatent:
+    """Return the latents at a cut that every run of either method with these settings and this seed begins with."""
+    from dd.parameterizations.gan import GanLatent, at_cut, first_styles
+    from dd.rng import stream
+
+    ws = first_styles(generator, labels, config.average, stream(inputs.seed, "latents"))
+    return GanLatent(
+        generator, at_cut(generator, ws, cut), ws, labels, cut, inputs.pool().normalisation.apply,
+        lr_f=config.lr_f, lr_w=config.lr_w, relative=config.rates == "relative", chunk=config.chunk,
+    )  # fmt: skip
 
 
 def _base(config: Latents) -> tuple[Any, Any]:

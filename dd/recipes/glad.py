@@ -21,15 +21,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from dd.recipes import _gan_presets as presets
-from dd.recipes._gan import Latents, assembled, generator_work, lineage, work
+from dd.recipes._gan import Latents, assembled, entered, generator_work, lineage, work
 from dd.recipes._gan import complete as with_defaults
 from dd.recipes._gan import needs as base_needs
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from dd.generators import Generator
-    from dd.types import Inputs, Need, Parameterization, Run
+    from dd.types import Inputs, Need, Run
 
 __all__ = ["Config", "build", "complete", "generator_work", "lineage", "needs", "work"]
 
@@ -58,16 +55,4 @@ def needs(config: Config, dataset: str) -> list[Need]:
 
 def build(config: Config, inputs: Inputs) -> Run:
     """Return the run: the base method's, on latents."""
-    from dd.parameterizations.gan import GanLatent, at_cut, first_styles
-    from dd.rng import stream
-
-    norm = inputs.pool().normalisation
-
-    def parameterize(generator: Generator, labels: Tensor) -> Parameterization:
-        ws = first_styles(generator, labels, config.average, stream(inputs.seed, "latents"))
-        return GanLatent(
-            generator, at_cut(generator, ws, config.cut), ws, labels, config.cut, norm.apply,
-            lr_f=config.lr_f, lr_w=config.lr_w, relative=config.rates == "relative", chunk=config.chunk,
-        )  # fmt: skip
-
-    return assembled(config, inputs, parameterize, config.steps)
+    return assembled(config, inputs, lambda generator, labels: entered(config, inputs, generator, labels, config.cut), config.steps)

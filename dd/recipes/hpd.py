@@ -27,7 +27,7 @@ from dd.config import Frozen, hashed
 from dd.errors import ConfigError
 from dd.generators.files import class_ids
 from dd.recipes import _gan_presets as presets
-from dd.recipes._gan import Latents, assembled, lineage
+from dd.recipes._gan import Latents, assembled, entered, lineage
 from dd.recipes._gan import complete as with_defaults
 from dd.recipes._gan import generator_work as base_generator_work
 from dd.recipes._gan import needs as base_needs
@@ -152,13 +152,10 @@ def build(config: Config, inputs: Inputs) -> Run:
     from dataclasses import replace
 
     from dd.objectives.feature_distance import FeatureDistance, Resized
-    from dd.parameterizations.gan import GanLatent, at_cut, first_styles
     from dd.parameterizations.hierarchical import HierarchicalGan, Judged
-    from dd.rng import stream
     from dd.train.pretrain import check_trained, load_network
 
     pool = inputs.pool()
-    norm = pool.normalisation
     made: list[HierarchicalGan] = []
     score = None
     if config.keep == "feature_distance":
@@ -172,11 +169,7 @@ def build(config: Config, inputs: Inputs) -> Run:
         score = FeatureDistance(proxy, pool, variant=config.proxy.variant, ids=ids).distance
 
     def parameterize(generator: Generator, labels: Tensor) -> HierarchicalGan:
-        ws, cut = first_styles(generator, labels, config.average, stream(inputs.seed, "latents")), config.cuts[0]
-        latents = GanLatent(
-            generator, at_cut(generator, ws, cut), ws, labels, cut, norm.apply,
-            lr_f=config.lr_f, lr_w=config.lr_w, relative=config.rates == "relative", chunk=config.chunk,
-        )  # fmt: skip
+        latents = entered(config, inputs, generator, labels, config.cuts[0])
         made.append(HierarchicalGan(latents, config.cuts, config.keep, score))
         return made[0]
 

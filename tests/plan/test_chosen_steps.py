@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dd import evaluation
 from dd.artifacts import write_json
 from dd.choose import chosen_step
 from dd.config import parse
@@ -37,7 +38,7 @@ def rule(**step):
     return [{"when": {"method": "dm"}, "set": {**STEPS, "step": step}}]
 
 
-def judges(plan):
+def judged_by(plan):
     """Return the choice, and value -> the evaluations it is judged by."""
     (choice,) = plan.stage("choose")
     return choice, {value: [plan.jobs[path] for path in files] for value, files in choice.config["files"].items()}
@@ -47,18 +48,19 @@ def judges(plan):
 
 
 def test_on_held_out_images_other_runs_compete_and_their_step_is_taken_of_the_runs_on_all_of_train(make):
-    plan = make(overrides=rule(split="holdout", network="convnet3_in"))
-    choice, found = judges(plan)
+    plan = make(overrides=rule(split="holdout", judges={"convnet3_in": {"lr": 0.5}}))
+    choice, found = judged_by(plan)
     assert list(found) == ["20", "40", "60"] and choice.config["split"] == "holdout"
     for value, jobs in found.items():
         assert [job.facts["set"] for job in jobs] == [0, 1]
         for job in jobs:
-            assert job.config["network"] == "convnet3_in" and job.config["split"] == "holdout"
+            assert job.config["network"] == "convnet3_in" and job.config["split"] == "holdout" and job.config["settings"]["lr"] == 0.5
             name = "distilled.safetensors" if value == "60" else f"steps/{value}.safetensors"
             assert job.inputs[0].endswith(f"seed{job.facts['set']}/{name}")
             assert plan.jobs[f"{Path(job.inputs[0].replace('/steps/', '/')).parent}/distilled.safetensors"].config["split"] == "fit"
     (cell,) = plan.cells["p"]["a"]
     final = plan.jobs[cell.scores[0]]
+    assert final.config["settings"]["lr"] == 0.01, "what a judge has of its own is not the cell's"
     assert final.config["step"] == {"choice": choice.facts["id"], "last": 60} and final.config["network"] == "alexnet"
     assert "split" not in final.config and "split" not in plan.jobs[final.inputs[0]].config  # tested on test, distilled from train
     folder = Path(final.inputs[0]).parent
@@ -70,7 +72,7 @@ def test_on_held_out_images_other_runs_compete_and_their_step_is_taken_of_the_ru
 
 def test_on_the_test_split_the_steps_of_the_sets_themselves_compete_by_the_network_of_the_cell(make):
     plan = make(overrides=rule(split="test"))
-    _, found = judges(plan)
+    _, found = judged_by(plan)
     assert {job.config["network"] for jobs in found.values() for job in jobs} == {"alexnet"}
     assert len(plan.stage("distill")) == 2 and not any("split" in job.config for job in plan.stage("evaluate"))
 
@@ -98,7 +100,29 @@ def test_a_method_that_publishes_nothing_leaves_nothing_to_pick_from(make):
 
 def test_an_unknown_network_that_judges_is_refused(make):
     with pytest.raises(ConfigError, match="alexnett"):
-        make(overrides=rule(split="test", network="alexnett"))
+        make(overrides=rule(split="test", judges={"alexnett": {}}))
+    with pytest.raises(ConfigError, match="learning"):
+        make(overrides=rule(split="test", judges={"alexnet": {"learning": 1}}))
+    with pytest.raises(ConfigError, match="must map networks"):
+        make(overrides=rule(split="test", judges=["alexnet"]))
+
+
+def test_several_judges_count_alike_and_a_scale_maps_them_and_their_protocol(make):
+    judges = {"convnet3_in": {"lr": 0.01}, "alexnet": {"lr": 0.5}}
+    _, found = judged_by(make(overrides=rule(split="test", judges=judges)))
+    assert {value: [job.config["network"] for job in jobs] for value, jobs in found.items()}["20"] == ["convnet3_in"] * 2 + ["alexnet"] * 2
+    assert [job.config["settings"]["lr"] for job in found["20"]] == [0.01, 0.01, 0.5, 0.5]
+    plan = make(scale="demo", overrides=rule(split="test", judges=judges))
+    rates = {job.config["network"]: (job.config["protocol"], job.config["settings"]["lr"]) for job in plan.stage("evaluate") if job.facts["choice"] is None}
+    usual = evaluation.config_of("dc_short")().lr
+    assert rates == {"convnet3_in_w32": ("dc_short", usual), "alexnet_w16": ("dc_short", 0.5)}
+
+
+def test_a_point_cannot_leave_both_its_guides_and_its_step_to_a_choice(make):
+    both = [{"when": {"method": "dm"}, "set": {**STEPS, "step": {"split": "test"}, "guidance.kind": "clom", "guidance.alpha": 1.0,
+             "guidance.epochs": {"candidates": [1, 2], "split": "test"}}}]  # fmt: skip
+    with pytest.raises(ConfigError, match="both are left to a choice"):
+        make(overrides=both)
 
 
 def test_the_file_of_a_choice_names_the_set(tmp_path):
@@ -173,3 +197,17 @@ def test_a_scale_maps_the_dataset_before_a_recipe_completes_what_depends_on_it(m
     assert small["generator"]["name"] == "mini" and small["rates"] == "relative" and small["cut"] < 6
     assert small["generator"]["training"]["lr"] == 0.005  # what digits take
     assert full["iterations"] == small["iterations"] == 30 and full["average"] == small["average"] == 7
+
+
+# -- what a scale leaves out --------------------------------------------------------------------------------------------
+
+
+def test_a_scale_may_leave_an_artifact_out_and_it_keeps_its_place(make, tmp_path):
+    path = tmp_path / "workflow/scales/demo.yaml"
+    path.write_text(path.read_text().replace("leave_out:\n", "leave_out:\n  p: [a]\n"))
+    plan = make(scale="demo")
+    (artifact,) = plan.drawing("p")["artifacts"]
+    assert plan.cells["p"]["a"] == [] and artifact["absent"] == "left out at scale demo"
+    path.write_text(path.read_text().replace("  p: [a]\n", "  p: [b]\n"))
+    with pytest.raises(ConfigError, match=r"scale demo: leave_out.p: no artifact 'b'"):
+        make(scale="demo")
