@@ -24,7 +24,8 @@ def test_every_artifact_is_drawn_and_marked(demo, name):
             assert (folder / f"{artifact}.{suffix}").stat().st_size > 0
         if looks.get("matrix") and looks["kind"] != "models":
             _, *rows = (folder / f"{artifact}.csv").read_text().splitlines()
-            assert rows and all("dataset digits" in row or "not available yet" in row for row in rows), artifact
+            told = ("dataset digits", "not available yet", "left out at scale demo")
+            assert rows and all(any(word in row for word in told) for row in rows), artifact
 
 
 def test_the_matrix_is_thinned_not_emptied(demo):
