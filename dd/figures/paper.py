@@ -183,7 +183,8 @@ def _counts(drawn: Sequence[Drawn]) -> dict[str, int]:
     """Return numbers for the scorecard; a result that stands in several artifacts counts once, and so does a printed number beside it."""
     cells: dict[str, tuple[Point, Reported | None, str]] = {}
     for one in drawn:
-        for cell, point, row in zip(one.artifact["cells"], one.points, one.reported, strict=True):
+        shown = one.artifact["cells"] if one.points else []  # listings and times have cells, but no accuracies
+        for cell, point, row in zip(shown, one.points, one.reported, strict=True):
             if "members" in cell and row is None:
                 continue  # a mean of others is no result of its own, unless the paper prints it
             key = json.dumps([point.id, point.score_id, row and [row.mean, row.std]])
