@@ -15,7 +15,7 @@ from dd.plan import pending
 from dd.plan.papers import AXES, PARTS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
 from dd.sources import guides
 
-FOLLOWS = ("recipe.generator.training.", "recipe.rates", "recipe.lr_w", "recipe.lr_f", "recipe.cut", "recipe.steps")  # of the generator
+FOLLOWS = ("recipe.generator.training.", "recipe.rates", "recipe.cut", "recipe.steps")  # of the generator
 SETS = ("steps", "candidates", "cuts")  # lists in which a value stands once; others have a value for each of something
 
 
