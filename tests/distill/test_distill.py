@@ -39,7 +39,7 @@ SMALL = {
     "syn_steps": 3, "expert_span": 1, "max_start": 2, "batch_syn": 7,
     "experts": {"network": "convnet3_in_w8", "count": 2, "epochs": 2, "images": 10},
     "generator": {"name": "mini_w16", "epochs": 0}, "average": 3, "cut": 3, "cuts": [1, 2, 4], "keep": "last", "chunk": 7,
-    "proxy": {"network": "convnet3_in_w8"}, "squeeze": {"network": "convnet3_bn_w8"}, "batch": 7,
+    "proxy": {"network": "convnet3_in_w8"}, "squeeze": {"network": "convnet3_bn_w8", "epochs": 1}, "batch": 7,
     "settings": {"batch_real": 8, "extractor": {"network": "convnet3_in_w8"}},
 }  # fmt: skip
 
@@ -72,7 +72,7 @@ def needed(config, digits_dir, folder):
             train_generator(GanConfig(dataset=Dataset(name="digits"), generator=need.network), digits_dir, 0, file)
             groups.append([file])
             continue
-        about = PretrainConfig(dataset=Dataset(name="digits"), network=need.network)
+        about = PretrainConfig(dataset=Dataset(name="digits"), network=need.network, training=need.config)
         seeds = list(need.seeds or (0,))
         files = [folder / f"{need.network}-{seed}.safetensors" for seed in seeds]
         pretrain(about, digits_dir, min(need.epochs[0], 1), seeds, files)  # how well it is trained does not matter here

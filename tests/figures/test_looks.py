@@ -4,23 +4,23 @@ import copy
 from pathlib import Path
 
 import pytest
+from plans import whole
 
 from dd.config import parse
 from dd.errors import ConfigError
 from dd.figures.looks import mistakes
-from dd.plan import Plan
 from dd.plan.papers import Settings
 
 
 @pytest.fixture(scope="module")
 def job():
-    return Plan(parse(Settings, {"scale": "paper", "papers": ["dsdm"]}, "t"), Path("workflow")).drawing("dsdm")
+    return whole().drawing("dsdm")
 
 
 def test_the_papers_of_the_project_have_none(job):
     assert list(mistakes(job, "dsdm.yaml")) == []
-    guided = Plan(parse(Settings, {"scale": "paper", "papers": ["clom"]}, "t"), Path("workflow")).drawing("clom")
-    assert list(mistakes(guided, "clom.yaml")) == []
+    for name in ("clom", "hpd"):
+        assert list(mistakes(whole().drawing(name), f"{name}.yaml")) == []
 
 
 @pytest.mark.parametrize(
