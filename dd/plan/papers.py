@@ -44,7 +44,7 @@ class Artifact(Frozen):
     what is printed for them. A value that stands in the matrix too has its place there, else it comes last on its axis.
     reported: artifacts of reported/*.csv whose rows stand beside the cells, the first before the others; none is that of the
     artifact's own name. One that is named here may hold what other papers print. ratio: show n * classes / |train| in a table.
-    axis: places of x in a line: even, or by its numbers.
+    axis: places of x in a line: even, or by its numbers; of the loss in `losses`, if it is logarithmic.
     baseline: which points the others are measured against, by coordinates; null: those without one. A point's baseline is the one all of
     whose coordinates it has. A line draws it as a dotted line. gain: a table says how much each point is above its baseline. mean_gain:
     coordinates over which the mean of that goes. reading: of what accuracies by class are in kind `classes`: of networks trained on the

@@ -52,7 +52,7 @@ def test_every_paper_plans_at_every_scale(paper, scale):
     assert len(outputs) == len(set(outputs))
 
 
-@pytest.mark.parametrize(("paper", "most", "seconds"), [("extractors", 40, 120), ("dsdm", 35, 110), ("clom", 35, 120)])
+@pytest.mark.parametrize(("paper", "most", "seconds"), [("extractors", 40, 120), ("dsdm", 35, 110), ("clom", 35, 120), ("elf", 27, 100), ("hpd", 42, 130)])
 def test_the_demo_holds_its_budget(paper, most, seconds):
     jobs = whole("demo").of([paper])
     assert len(jobs) + 1 <= most  # and the report
