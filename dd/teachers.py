@@ -5,19 +5,18 @@ Importing this imports no torch: plans are checked with it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dd.errors import ConfigError, DataError, nearest
+from dd.weights import WeightsOf
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHANNELS = 3
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 COUNTER = "num_batches_tracked"  # of a batch norm; older files lack it, and evaluation does not look at it
 SHOWN = 4  # tensors that a message names
 
@@ -106,12 +105,7 @@ def install(name: str, source: Path | None, sha256: str | None, out: Path) -> No
     """
     if name not in TEACHERS:
         raise ConfigError(f"teachers: no teacher {name!r}{nearest(name, TEACHERS)}")
-    path = _checked_path(name, source)
-    found = _digest(path)
-    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ConfigError(f"teachers: {name}: sha256: value {sha256!r}; allowed: 64 hex digits, such as {found} (that of {path})")
-    if sha256 is not None and sha256 != found:
-        raise DataError(f"{path}: sha256 is {found}, teachers.{name}.sha256 asks for {sha256}: another file, or a damaged one")
+    path, found = WeightsOf("teachers", "teacher", name, TEACHERS[name].file, "docs/teachers.md").checked(source, sha256)
 
     from dd.artifacts import save_tensors
 
@@ -122,34 +116,6 @@ def install(name: str, source: Path | None, sha256: str | None, out: Path) -> No
         "seed": 0, "channels": CHANNELS, "size": list(teacher.size), "classes": max(1, teacher.classes), "source_sha256": found,
     }  # fmt: skip
     save_tensors(out, {f"model.{key}": value for key, value in tensors.items()}, meta)
-
-
-def _checked_path(name: str, source: Path | None) -> Path:
-    if source is None:
-        raise ConfigError(
-            f"the teacher {name} is not on this machine. Get {TEACHERS[name].file}; convert it to .safetensors as docs/teachers.md shows; "
-            f"and set in config.yaml  teachers: {{{name}: {{path: FILE}}}}  (sha256: ... beside path pins it)"
-        )
-    path = Path(source)
-    if path.suffix.lower() in PICKLES:
-        raise ConfigError(
-            f"teachers: {name}: path: value '{path}' would have to be unpickled, which can run any code; "
-            f"convert it once to .safetensors, as docs/teachers.md shows"
-        )
-    if not path.is_file():
-        raise ConfigError(
-            f"teachers: {name}: path: value '{path}': no such file. It is to hold {TEACHERS[name].file}; see docs/teachers.md"
-        )
-    return path
-
-
-def _digest(path: Path) -> str:
-    from dd.artifacts import sha256_file
-
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _read(path: Path, prefix: str) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ Importing this imports no torch: plans are checked with it.
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal
 from dd.data.imagenet_subsets import POSITIONS
 from dd.data.registry import DATASETS
 from dd.errors import ConfigError, DataError, nearest
+from dd.weights import WeightsOf
 
 CHANNELS = 3
 SHOWN = 6  # datasets that a message names
@@ -106,16 +106,12 @@ def install(name: str, source: Path | None, sha256: str | None, out: Path) -> No
             (`dd.generators.stylegan_xl.check`), or `out` cannot be written.
     """
     check_name(name, "generators")
-    path = _checked_path(name, source)
+    about = WeightsOf("generators", "generator", name, FILES[name].published, "docs/generators.md")
+    path, _ = about.checked(source, sha256)
 
-    from dd.artifacts import atomic, sha256_file
+    from dd.artifacts import atomic
     from dd.generators import stylegan_xl
 
-    found = sha256_file(path)
-    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ConfigError(f"generators: {name}: sha256: value {sha256!r}; allowed: 64 hex digits, such as {found} (that of {path})")
-    if sha256 is not None and sha256 != found:
-        raise DataError(f"{path}: sha256 is {found}, generators.{name}.sha256 asks for {sha256}: another file, or a damaged one")
     file, net = FILES[name], stylegan_xl.load(path)
     made, wanted = (net.channels, *net.size, net.classes), (CHANNELS, *file.size, file.classes)
     if made != wanted:
@@ -135,21 +131,3 @@ def check_name(name: str, where: str) -> None:
     """
     if name not in FILES:
         raise ConfigError(f"{where}: no generator from a file is called {name!r}{nearest(name, FILES)}")
-
-
-def _checked_path(name: str, source: Path | None) -> Path:
-    if source is None:
-        raise ConfigError(
-            f"the generator {name} is not on this machine. Get {FILES[name].published}; convert it as docs/generators.md shows; "
-            f"and set in config.yaml  generators: {{{name}: {{path: FILE}}}}  (sha256: ... beside path pins it)"
-        )
-    path = Path(source)
-    if path.suffix.lower() != ".safetensors":
-        raise ConfigError(
-            f"generators: {name}: path: value '{path}'; allowed: a .safetensors file, which docs/convert_stylegan_xl.py makes of "
-            f"{FILES[name].published} (a pickle is never opened here, since it can run any code)"
-        )
-    if not path.is_file():
-        raise ConfigError(f"generators: {name}: path: value '{path}': no such file. It is to hold {FILES[name].published}, converted "
-                          f"as docs/generators.md shows")  # fmt: skip
-    return path
