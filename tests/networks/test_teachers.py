@@ -301,7 +301,7 @@ def test_without_a_file_it_says_where_to_get_it_and_what_to_set(name: str, where
     with pytest.raises(ConfigError, match=rf"teachers: {name}: path: value '.*absent\.safetensors': no such file.*{where}"):
         install(name, tmp_path / "absent.safetensors", None, out)
     (tmp_path / "w.PTH").write_bytes(b"x")
-    with pytest.raises(ConfigError, match=r"w\.PTH' ; allowed: a \.safetensors file.*docs/teachers\.md"):
+    with pytest.raises(ConfigError, match=r"w\.PTH'; allowed: a \.safetensors file.*docs/teachers\.md"):
         install(name, tmp_path / "w.PTH", None, out)
     assert not out.exists()
 
