@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dd import verbs
-from dd.errors import DDError
+from dd.errors import DDError, Stopped
 
 CONTINUE = 75  # exit status of a job that saved its state and wants to be started again
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     except DDError as error:
         print(f"dd {args.verb}: {error}", file=sys.stderr)
         return 1
-    except verbs.Unfinished as error:
+    except Stopped as error:
         print(f"dd {args.verb}: {error}", file=sys.stderr)
         return CONTINUE
     except MemoryError:

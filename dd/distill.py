@@ -25,7 +25,7 @@ from dd.config.stages import DistillConfig
 from dd.data import load as prepared
 from dd.data.load import manifest
 from dd.data.pool import RealPool
-from dd.errors import ArtifactError, ConfigError
+from dd.errors import ArtifactError, ConfigError, Stopped
 from dd.evaluation.io import write_distilled
 from dd.images import write_grid
 from dd.objectives.guidance import guided
@@ -36,10 +36,6 @@ from dd.types import DistilledSet, Inputs, Need, Run
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running distillation
 LOG_POINTS = 100  # rows of curve.csv, about
-
-
-class Stopped(Exception):
-    """The run was asked to stop; its state is saved and the next start continues."""
 
 
 def distill(

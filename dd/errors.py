@@ -22,6 +22,10 @@ class ArtifactError(DDError):
     """A result file that is missing, damaged, or does not belong to the configuration that asks for it."""
 
 
+class Stopped(Exception):
+    """A job was asked to stop: what is finished is kept, its state is saved, and the next start continues. It is no mistake."""
+
+
 def nearest(value: object, allowed: Iterable[object]) -> str:
     """Return "; did you mean 'x'? allowed: a, b, c" for a value that is not among the allowed ones."""
     names = sorted(str(name) for name in allowed)

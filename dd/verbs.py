@@ -18,10 +18,6 @@ from dd.errors import ConfigError, DDError
 WORKFLOW = Path("workflow")
 
 
-class Unfinished(Exception):
-    """A job saved its state and wants to be started again."""
-
-
 def _config(path: str) -> dict[str, Any]:
     """Read a configuration: JSON from standard input, or a JSON or YAML file (JSON is YAML)."""
     if path != "-":
@@ -117,50 +113,38 @@ def experts(args: Namespace) -> None:
     """Train a block of experts and keep their trajectories."""
     from dd.train.config import ExpertConfig
     from dd.train.experts import experts as train
-    from dd.train.pretrain import Stopped
 
     config = parse(ExpertConfig, _config(args.config), "experts")
     device = _device(args)
-    try:
-        with _noted(args.out[0].with_suffix(".run.json"), device, seeds=args.seeds):
-            train(config, args.dataset, args.seeds, args.out, device=device, stop=_stopper(args))
-    except Stopped as stopped:
-        raise Unfinished(str(stopped)) from None
+    with _noted(args.out[0].with_suffix(".run.json"), device, seeds=args.seeds):
+        train(config, args.dataset, args.seeds, args.out, device=device, stop=_stopper(args))
 
 
 def pretrain(args: Namespace) -> None:
     """Train a block of networks from one milestone to the next."""
     from dd.train.config import PretrainConfig
-    from dd.train.pretrain import Stopped
     from dd.train.pretrain import pretrain as train
 
     config = parse(PretrainConfig, _config(args.config), "pretrain")
     device = _device(args)
-    try:
-        with _noted(args.out[0].parent / f"seed{args.seeds[0]}.run.json", device, seeds=args.seeds):
-            train(
-                config, args.dataset, args.epoch, args.seeds, args.out, args.previous or None, args.previous_epoch,
-                device=device, stop=_stopper(args),
-            )  # fmt: skip
-    except Stopped as stopped:
-        raise Unfinished(str(stopped)) from None
+    with _noted(args.out[0].parent / f"seed{args.seeds[0]}.run.json", device, seeds=args.seeds):
+        train(
+            config, args.dataset, args.epoch, args.seeds, args.out, args.previous or None, args.previous_epoch,
+            device=device, stop=_stopper(args),
+        )  # fmt: skip
 
 
 def generator(args: Namespace) -> None:
     """Train a generator from one milestone to the next."""
     from dd.train.gan import train
     from dd.train.gan_config import GanConfig
-    from dd.train.pretrain import Stopped
 
     config = parse(GanConfig, _config(args.config), "generator")
     device = _device(args)
-    try:
-        with _noted(args.out.with_suffix(".run.json"), device):
-            train(
-                config, args.dataset, args.epoch, args.out, args.previous, args.previous_epoch, device=device, stop=_stopper(args),
-            )  # fmt: skip
-    except Stopped as stopped:
-        raise Unfinished(str(stopped)) from None
+    with _noted(args.out.with_suffix(".run.json"), device):
+        train(
+            config, args.dataset, args.epoch, args.out, args.previous, args.previous_epoch, device=device, stop=_stopper(args),
+        )  # fmt: skip
 
 
 def quality(args: Namespace) -> None:
@@ -187,21 +171,17 @@ def distill(args: Namespace) -> None:
     from dd.analysis.gates import demand
     from dd.artifacts import read_json
     from dd.config.stages import DistillConfig
-    from dd.distill import Stopped
     from dd.distill import distill as descend
 
     config = parse(DistillConfig, _config(args.config), "distill")
     demand(args.quality)
     device = _device(args)
     epoch = None if args.choice is None else int(read_json(args.choice)["value"])
-    try:
-        with _noted(args.out / "run.json", device) as facts:
-            facts["resumed"] = descend(
-                config, args.dataset, args.need, args.seed, args.out, epoch=epoch,
-                device=device, stop=_stopper(args), save_every=args.save_every,
-            )  # fmt: skip
-    except Stopped as stopped:
-        raise Unfinished(str(stopped)) from None
+    with _noted(args.out / "run.json", device) as facts:
+        facts["resumed"] = descend(
+            config, args.dataset, args.need, args.seed, args.out, epoch=epoch,
+            device=device, stop=_stopper(args), save_every=args.save_every,
+        )  # fmt: skip
 
 
 def evaluate(args: Namespace) -> None:

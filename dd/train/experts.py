@@ -14,11 +14,11 @@ import torch
 from dd.artifacts import load_tensors, save_tensors
 from dd.data.load import pool as real
 from dd.data.pool import RealPool
-from dd.errors import ArtifactError, DDError
+from dd.errors import ArtifactError, DDError, Stopped
 from dd.progress import Progress
 from dd.train.config import ExpertConfig
 from dd.train.functional import flat
-from dd.train.pretrain import SAVE_EVERY, Learner, Stopped, facts_of
+from dd.train.pretrain import SAVE_EVERY, Learner, facts_of
 
 
 def experts(

@@ -29,13 +29,13 @@ from torch.nn.utils import get_total_norm
 from dd import generators
 from dd.artifacts import load_tensors, save_tensors
 from dd.data.load import load
-from dd.errors import ArtifactError, ConfigError
+from dd.errors import ArtifactError, ConfigError, Stopped
 from dd.generators import Generator, to_gan
 from dd.generators.discriminator import BACKGROUND, Discriminator
 from dd.progress import Progress
 from dd.rng import seeded, stream
 from dd.train.gan_config import GanConfig
-from dd.train.pretrain import SAVE_EVERY, Stopped, check_continued, facts_of, identity_of, resumed, weights_of
+from dd.train.pretrain import SAVE_EVERY, check_continued, facts_of, identity_of, resumed, weights_of
 
 SHIFT = 8  # `translation` moves by up to a side / SHIFT
 SEEN = ("d_loss", "g_loss", "real_above_zero", "fake_above_zero")  # sums over the updates of an epoch; then these two:

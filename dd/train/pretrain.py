@@ -18,7 +18,7 @@ from dd.config import hashed
 from dd.data.load import manifest
 from dd.data.load import pool as real
 from dd.data.pool import RealPool
-from dd.errors import ArtifactError, ConfigError
+from dd.errors import ArtifactError, ConfigError, Stopped
 from dd.progress import Progress
 from dd.train.config import ExpertConfig, PretrainConfig
 from dd.train.supervised import Fitted, fit, for_data
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from dd.train.gan_config import GanConfig
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running training
-
-
-class Stopped(Exception):
-    """The job was asked to stop; what is finished is kept, and the next start continues."""
 
 
 def pretrain(
