@@ -29,7 +29,6 @@ from dd.plan.supplies import Supplies, check_teachers
 from dd.sources.guides import architecture
 from dd.types import Need
 
-NO_CHOICE = "nothing to choose from: the final set"  # of what a scale changed
 UNJUDGED = ("transition", "cams", "losses")  # kinds of figures that show no accuracy: their sets need no evaluation
 
 
@@ -94,7 +93,7 @@ class Plan:
         return replace(self._made[key], point=point)
 
     def _new_cell(self, point: Point, candidate: bool, judged: bool) -> Cell:
-        config, choice, steps = self._chosen(point)
+        config, choice, steps = self._chosen(point.config)
         sets, nets = config["sets"], config["nets"]
         if not candidate:  # those are judged as the paper file says: more repeats of what is chosen must not choose anew
             sets = sets if self.settings.sets is None else min(sets, self.settings.sets)
@@ -119,15 +118,11 @@ class Plan:
         ]
         return Cell(point, distilled, digest(evaluated), [f"{folder}/seed{s}" for s in range(sets)], scores, choice=choice)
 
-    def _chosen(self, point: Point) -> tuple[dict[str, Any], str | None, bool]:
+    def _chosen(self, config: dict[str, Any]) -> tuple[dict[str, Any], str | None, bool]:
         """Return a configuration that names the choice that it waits for, the file of that choice, and whether it is about steps."""
-        config = point.config
         found = choices.competition(config)
         if found is None:
             return config, None, False
-        if found.of == "step" and len(found.candidates) <= 1:  # a scale left only the final set
-            point.scaled += [] if NO_CHOICE in point.scaled else [NO_CHOICE]
-            return {**config, "step": None}, None, False
         judged = {value: [self._cell(Point({}, one), candidate=True) for one in each] for value, each in found.candidates.items()}
         scores = {
             value: choices.Judged("+".join(cell.evaluated for cell in cells), [path for cell in cells for path in cell.scores])

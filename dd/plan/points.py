@@ -158,10 +158,20 @@ def _resolve(paper: Paper, at: dict[str, Scalar], overrides: list[Override], use
         given = _configure(paper, at, overrides, used)
         full = validated(_completed(given), "")
         small = _scale(full, given["recipe"], scale)
-        return Point(at, validated(small, ""), _differences(full, small))
+        return _chosen_already(Point(at, validated(small, ""), _differences(full, small)))
     except ConfigError as error:
         lines = [f"{where}: {line.removeprefix(': ')}" for line in str(error).splitlines()]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _chosen_already(point: Point) -> Point:
+    """Return a point without its rule for a step where that has one set to pick from, the final one, and say so of what was changed."""
+    config = point.config
+    if not isinstance(config.get("step"), dict):
+        return point
+    if set(recipes.published(config["method"], config["recipe"])) <= {0, config["recipe"]["iterations"]}:
+        return Point(point.at, {**config, "step": None}, [*point.scaled, "nothing to choose from: the final set"])
+    return point
 
 
 def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], used: set[int]) -> dict[str, Any]:

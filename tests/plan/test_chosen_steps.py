@@ -82,6 +82,16 @@ def test_a_scale_that_leaves_only_the_final_set_leaves_no_choice(make):
     assert not plan.stage("choose")
     (cell,) = plan.cells["p"]["a"]
     assert cell.choice is None and plan.jobs[cell.scores[0]].config["step"] is None
+    assert "nothing to choose from: the final set" in cell.point.scaled
+
+
+def test_every_point_says_so_that_a_scale_left_nothing_to_choose(make):
+    """Also one whose cell another point of the same configuration made before."""
+    twice = {**AT, "dataset": ["cifar10", "svhn"]}  # one dataset at scale demo
+    given = [{"when": {"method": "dm"}, "set": {"recipe.iterations": 70, "recipe.steps": [0, 60], "step": {"split": "test"}}}]
+    cells = make(scale="demo", matrix=twice, columns=["dataset"], overrides=given).cells["p"]["a"]
+    assert len(cells) == 2 and cells[0].scores == cells[1].scores
+    assert all("nothing to choose from: the final set" in cell.point.scaled for cell in cells)
 
 
 @pytest.mark.parametrize(
