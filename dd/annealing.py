@@ -1,4 +1,4 @@
-"""Adam whose rate falls along a cosine, with nothing to remember but what Adam remembers."""
+"""Rates that fall along half a cosine: the factor, and Adam with it, with nothing to remember but what Adam remembers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+
+
+def half_cosine(part: float) -> float:
+    """Return the factor of a rate after a part of its way: 1 at 0, 0 at 1 and later."""
+    return (1 + math.cos(math.pi * min(1.0, part))) / 2
 
 
 class CosineAdam(torch.optim.Adam):
@@ -29,5 +34,5 @@ class CosineAdam(torch.optim.Adam):
         """Make an update at the rate of its number."""
         for group in self.param_groups:
             done = float(self.state[group["params"][0]].get("step", 0.0)) if group["params"][0] in self.state else 0.0
-            group["lr"] = group["highest"] * (1 + math.cos(math.pi * min(1.0, done / self._total))) / 2
+            group["lr"] = group["highest"] * half_cosine(done / self._total)
         return super().step(closure)

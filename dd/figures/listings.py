@@ -26,8 +26,7 @@ def settings(artifact: Mapping[str, Any], scale: str) -> Sheet:
     if not artifact.get("fields"):
         raise ConfigError(f"artifact {name}: kind settings needs fields")
     rows = [[label, _setting(value, cells, f"artifact {name}: fields.{label}")] for label, value in artifact["fields"].items()]
-    said = changes(cell["scaled"] for cell in cells)
-    return Sheet(["setting", "value"], rows, [*_note(artifact), *([f"† {scale}: {said}. Not the paper's setting."] if said else [])])
+    return Sheet(["setting", "value"], rows, _said(artifact, scale))
 
 
 def _setting(value: Any, cells: Sequence[Mapping[str, Any]], where: str) -> str:
@@ -76,9 +75,7 @@ def parameters(artifact: Mapping[str, Any], scale: str) -> Sheet:
         rows.setdefault((*front, *values), []).append(last)
     wide = len(names) - 1
     lines = [[*key[:wide], ", ".join(dict.fromkeys(last)), *key[wide:]] for key, last in rows.items()]
-    said = changes(cell["scaled"] for cell in cells)
-    notes = [*_note(artifact), *([f"† {scale}: {said}. Not the paper's setting."] if said else [])]
-    return Sheet([*map(word, names), *fields], lines, notes)
+    return Sheet([*map(word, names), *fields], lines, _said(artifact, scale))
 
 
 def _first(config: Mapping[str, Any], paths: Sequence[str]) -> str:
@@ -167,3 +164,9 @@ def absent(artifact: Mapping[str, Any]) -> Sheet:
 
 def _note(artifact: Mapping[str, Any]) -> list[str]:
     return [str(artifact["note"])] if artifact.get("note") else []
+
+
+def _said(artifact: Mapping[str, Any], scale: str) -> list[str]:
+    """Return the note of a listing of settings, and what the scale changed in them."""
+    said = changes(cell["scaled"] for cell in artifact["cells"])
+    return [*_note(artifact), *([f"† {scale}: {said}. Not the paper's setting."] if said else [])]

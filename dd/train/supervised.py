@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from dd.annealing import half_cosine
 from dd.augment import cutmix
 from dd.augment.policies import make
 from dd.augment.strategies import default_strategy
@@ -58,7 +59,7 @@ def rate(training: Training, epoch: int) -> float:
     if training.schedule == "warmup_cosine":
         return training.lr * _warmup_cosine(epoch, max(1, training.epochs // 2))
     if training.schedule == "cosine":
-        return training.lr * (1 + math.cos(math.pi * min(1.0, epoch / training.epochs))) / 2
+        return training.lr * half_cosine(epoch / training.epochs)
     return training.lr
 
 
@@ -69,7 +70,7 @@ def _warmup_cosine(epoch: int, half: int) -> float:
     """
     if epoch <= half:
         return WARMUP + (1 - WARMUP) * epoch / half
-    return (1 + math.cos(math.pi * min(1.0, (epoch - half - 1) / half))) / 2
+    return half_cosine((epoch - half - 1) / half)
 
 
 def resets(training: Training, epoch: int) -> bool:
