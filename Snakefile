@@ -7,7 +7,10 @@ from snakemake.utils import min_version
 from dd.config import parse as read_config  # `parse` is a name of Snakemake's own
 from dd.errors import DDError
 from dd.plan import Plan
+from dd.plan.code import write_codes
 from dd.plan.papers import Settings
+from dd.plan.pulled import demand
+from dd.slurm.start import start
 
 min_version("9.27")
 configfile: "config.yaml"
@@ -16,8 +19,19 @@ resource_scopes: gpu="local"
 try:
     SETTINGS = read_config(Settings, config, "config.yaml")
     PLAN = Plan(SETTINGS, Path("workflow"))
+    if workflow.is_main_process:
+        demand(())  # a dry run says it too
 except DDError as error:
     raise WorkflowError(str(error)) from None
+
+onstart:  # of a run that has something to do, in its head process only
+    _files = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
+    try:
+        demand(_files)
+        start(workflow, PLAN)
+        write_codes(PLAN.jobs[path] for path in _files if path in PLAN.jobs)
+    except DDError as error:
+        raise WorkflowError(str(error)) from None
 
 include: "workflow/rules/common.smk"
 
@@ -25,9 +39,13 @@ rule all:
     input:
         [f"results/papers/{SETTINGS.scale}/{paper}/claims.json" for paper in SETTINGS.papers],
     output: "results/report.html", "results/index.csv",
-    params: settings=PLAN.drawing_settings(SETTINGS.papers), code=PLAN.code(["dd.figures.report", "dd.plan.summary"]),
+    params: cfg=PLAN.drawing_settings(SETTINGS.papers), code=PLAN.code(["dd.figures.report", "dd.plan.summary"]), args="--out results/report.html",
     log: "logs/report.log",
-    shell: "python -m dd report --config - --out {output[0]} <<< {params.settings:q} 2> >(tee {log} >&2)"
+    shell: "python -m dd report" + LIGHT
+
+# What DVC records: also what finished results no longer need, such as experts.
+rule everything:
+    input: rules.all.output, lambda w: [path for one in PLAN.of(SETTINGS.papers) if one.stage != "download" for path in one.outputs],
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/pretrain.smk"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from dd import verbs
 from dd.errors import DDError, Stopped
+from dd.verbs import jobs, people
 
 CONTINUE = 75  # exit status of a job that saved its state and wants to be started again
 
@@ -60,29 +60,38 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto")
         return sub
 
+    _add_jobs(add)
+    _add_people(add)
+    return parser
+
+
+class _Add(Protocol):
+    def __call__(self, name: str, call: object, help_: str, *, job: bool = True, device: bool = True) -> argparse.ArgumentParser: ...
+
+
+def _add_jobs(add: _Add) -> None:
     def long(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--stop-after", type=float, metavar="SECONDS", help="save, and exit with status 75, after this long")
 
     path: dict[str, Any] = {"type": Path, "required": True}
-    sub = add("download", verbs.download, "fetch and check the files of a dataset", device=False)
+    sub = add("download", jobs.download, "fetch and check the files of a dataset", device=False)
     sub.add_argument("--out", **path)
-    sub = add("prepare", verbs.prepare, "bring a dataset into its prepared form", device=False)
+    sub = add("prepare", jobs.prepare, "bring a dataset into its prepared form", device=False)
     sub.add_argument("--name", required=True)
     sub.add_argument("--raw", **path)
     sub.add_argument("--out", **path)
-    sub = add("whiten", verbs.whiten, "fit the whitening (ZCA) of a prepared dataset", job=False)
-    sub.add_argument("--threads", type=int, default=1)
+    sub = add("whiten", jobs.whiten, "fit the whitening (ZCA) of a prepared dataset")
     sub.add_argument("--dataset", **path)
     sub.add_argument("--out", **path)
-    sub = add("teacher", verbs.teacher, "check a file of pre-trained weights and convert it", device=False)
+    sub = add("teacher", jobs.teacher, "check a file of pre-trained weights and convert it", device=False)
     sub.add_argument("--file", type=Path, help="absent: say where to get one")
     sub.add_argument("--out", **path)
-    sub = add("experts", verbs.experts, "train experts and keep their trajectories")
+    sub = add("experts", jobs.experts, "train experts and keep their trajectories")
     sub.add_argument("--dataset", **path)
     sub.add_argument("--seeds", type=int, nargs="+", required=True)
     sub.add_argument("--out", type=Path, nargs="+", required=True)
     long(sub)
-    sub = add("pretrain", verbs.pretrain, "train networks from one milestone to the next")
+    sub = add("pretrain", jobs.pretrain, "train networks from one milestone to the next")
     sub.add_argument("--dataset", **path)
     sub.add_argument("--epoch", type=int, required=True)
     sub.add_argument("--seeds", type=int, nargs="+", required=True)
@@ -90,22 +99,22 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--previous-epoch", type=int, default=0)
     sub.add_argument("--out", type=Path, nargs="+", required=True)
     long(sub)
-    sub = add("generator", verbs.generator, "train a generator from one milestone to the next")
+    sub = add("generator", jobs.generator, "train a generator from one milestone to the next")
     sub.add_argument("--dataset", **path)
     sub.add_argument("--epoch", type=int, required=True)
     sub.add_argument("--previous", type=Path)
     sub.add_argument("--previous-epoch", type=int, default=0)
     sub.add_argument("--out", **path)
     long(sub)
-    sub = add("quality", verbs.quality, "measure a generator")
+    sub = add("quality", jobs.quality, "measure a generator")
     sub.add_argument("--generator", **path)
     sub.add_argument("--classifier", **path)
     sub.add_argument("--dataset", **path)
     sub.add_argument("--out", **path)
-    sub = add("generator_file", verbs.generator_file, "check a file of a converted generator and install it", device=False)
+    sub = add("generator_file", jobs.generator_file, "check a file of a converted generator and install it", device=False)
     sub.add_argument("--file", type=Path, help="absent: say where to get one")
     sub.add_argument("--out", **path)
-    sub = add("distill", verbs.distill, "distil one set")
+    sub = add("distill", jobs.distill, "distil one set")
     sub.add_argument("--dataset", **path)
     sub.add_argument("--seed", type=int, required=True)
     sub.add_argument("--need", type=Path, nargs="+", action="append", default=[], help="files of one need")
@@ -114,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", **path, help="folder")
     sub.add_argument("--save-every", type=float, default=60.0, metavar="SECONDS")
     long(sub)
-    sub = add("evaluate", verbs.evaluate, "train networks on one set and test them")
+    sub = add("evaluate", jobs.evaluate, "train networks on one set and test them")
     sub.add_argument("--dataset", **path)
     sub.add_argument("--distilled", **path)
     sub.add_argument("--set", type=int, required=True)
@@ -122,18 +131,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--need", type=Path, nargs="+", action="append", default=[], help="files of one need of the protocol")
     sub.add_argument("--choice", type=Path, help="file that says which published step counts")
     sub.add_argument("--out", **path)
-    sub = add("choose", verbs.choose, "pick a value from the results of its candidates", device=False)
+    long(sub)
+    sub = add("choose", jobs.choose, "pick a value from the results of its candidates", device=False)
     sub.add_argument("--out", **path)
-    sub = add("analyse", verbs.analyse, "run networks over a finished set")
+    sub = add("analyse", jobs.analyse, "run networks over a finished set")
     sub.add_argument("--dataset", **path)
     sub.add_argument("--distilled", **path)
     sub.add_argument("--checkpoint", type=Path, nargs="+", required=True)
     sub.add_argument("--out", **path)
-    sub = add("artifact", verbs.artifact, "draw every table and figure of one paper", device=False)
+    sub = add("artifact", jobs.artifact, "draw every table and figure of one paper", device=False)
     sub.add_argument("--paper", required=True)
     sub.add_argument("--out", **path, help="folder")
-    sub = add("report", verbs.report, "write the report and the index", device=False)
+    sub = add("report", jobs.report, "write the report and the index", device=False)
     sub.add_argument("--out", **path)
+
+
+def _add_people(add: _Add) -> None:
+    path: dict[str, Any] = {"type": Path, "required": True}
 
     def person(name: str, call: object, help_: str) -> argparse.ArgumentParser:
         sub = add(name, call, help_, job=False, device=False)
@@ -141,19 +155,34 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--scale", help="instead of the one in config.yaml")
         return sub
 
-    sub = person("plan", verbs.plan, "list jobs, what is there already, hours and disk")
+    sub = person("plan", people.plan, "list jobs, what is there already, hours and disk")
     sub.add_argument("papers", nargs="*", metavar="PAPER", help="default: those of config.yaml")
     sub.add_argument("--all", action="store_true", help="list every job")
     sub.add_argument("--rate", type=_positive, help="GFLOP/s of one worker; default: measured here, now")
-    person("check", verbs.check, "check every configuration file and say all that is wrong")
-    sub = person("record", verbs.record, "keep the measured numbers of a paper or experiment in records/")
+    person("check", people.check, "check every configuration file and say all that is wrong")
+    sub = person("record", people.record, "keep the measured numbers of a paper or experiment in records/")
     sub.add_argument("paper", metavar="NAME")
     sub.add_argument("--out", type=Path, default=Path("records"))
-    sub = add("show", verbs.show, "write a distilled set as an image", job=False, device=False)
+    sub = add("show", people.show, "write a distilled set as an image", job=False, device=False)
     sub.add_argument("file", type=Path)
     sub.add_argument("--out", type=Path, help="default: beside the file, .png")
     sub.add_argument("--dataset", type=Path, help="prepared dataset, for sets that hold positions only")
-    return parser
+    sub = person("explain", people.explain, "say what a result is made of, and why it would run again")
+    sub.add_argument("id", metavar="ID", help="8 hex digits, four or more of them, or the path of a result")
+    person("pulled", people.pulled, "check that DVC may record what is here")
+    sub = person("prune", people.prune, "list results that no paper at any scale asks for")
+    sub.add_argument("--yes", action="store_true", help="delete them")
+    sub = person("run", people.run, "run the jobs of papers one after the other, without Snakemake")
+    sub.add_argument("papers", nargs="+", metavar="PAPER")
+    sub.add_argument("--budget", type=_positive, required=True, metavar="SECONDS", help="stop in time: save, pack, exit with status 75")
+    sub.add_argument("--resume", **path, metavar="DIR", help="folder to continue from, and to pack results into")
+    sub.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="artifacts, or patterns of files, with what they need")
+    sub.add_argument("--keep", nargs="+", default=[], metavar="KIND", help="pack these folders of results/ too")
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto")
+    sub.add_argument("--threads", type=int, default=1)
+    sub = add("restart", people.restart, "start a workflow again whose head process was killed", job=False, device=False)
+    sub.add_argument("how", choices=("wait", "cancel"), help="what to do with its jobs that are still queued or running")
+    sub.add_argument("snakemake", nargs="*", metavar="ARGUMENT", help="of snakemake, after --")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
 """Files that appear atomically or not at all, and tensors that are never unpickled.
 
 Result files hold only what follows from configuration and inputs; whatever may differ between two honest runs (time, host,
-device, commit) goes to a `run.json` beside them, which nothing takes as input.
+device, commit) goes to a `run.json` beside them (`dd.provenance`), which nothing takes as input.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
 import os
 import platform
-import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 META_KEY = "dd"  # one key only: safetensors writes several keys in random order
+ABANDONED = 86_400  # seconds after which nobody writes to a temporary file any more, whatever machine it is of
 
 
 def sha256_file(path: Path | str) -> str:
@@ -39,13 +41,16 @@ def sha256_file(path: Path | str) -> str:
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it is renamed to `path` when the block ends well, and removed when not.
 
+    What a process left that was killed while it wrote `path` is removed as well.
+
     Raises:
         ArtifactError: the file could not be written (disk full, read-only, no permission); nothing is left behind.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -54,7 +59,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that became read-only says so even of a file that is not there
+            temporary.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove temporary files for `path` of processes that are gone; of other machines, those that are abandoned."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        host, _, process = left.name[len(path.name) + 2 : -len(".tmp")].rpartition("-")
+        with suppress(OSError):
+            if (host == platform.node() and not _runs(process)) or time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
+
+
+def _runs(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def _umask() -> int:
@@ -85,7 +110,7 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: is not readable JSON: {error}") from error
+        raise ArtifactError(f"{path}: is not readable JSON ({error}); delete it and run again") from error
 
 
 def _content_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -105,6 +130,34 @@ def _bytes() -> Any:
     return torch.uint8
 
 
+def _header(meta: Mapping[str, Any] | None, content: str) -> str:
+    """Return what stands under `META_KEY`: the metadata, and the sha256 of the tensors and of the metadata."""
+    plain = json.loads(canonical(dict(meta or {})))  # as readers will see it: with keys that are text
+    return canonical({"meta": plain, "meta_sha256": _meta_digest(plain), "sha256": content})
+
+
+def _meta_digest(meta: Any) -> str:
+    return hashlib.sha256(canonical(meta).encode()).hexdigest()
+
+
+def _read_header(path: Path | str, text: str | None) -> tuple[dict[str, Any], str]:
+    """Return the metadata and the sha256 of the tensors from what stands under `META_KEY`.
+
+    Raises:
+        ArtifactError: there is nothing, or it was changed since it was written (older files have no sha256 of the metadata).
+    """
+    if text is None:
+        raise ArtifactError(f"{path}: was not written by dd (no {META_KEY!r} metadata)")
+    try:
+        header = json.loads(text)
+        meta, content, own = header["meta"], header["sha256"], header.get("meta_sha256")
+        if not isinstance(meta, dict) or (own is not None and own != _meta_digest(meta)):
+            raise ValueError("its metadata do not match their own sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: is damaged ({error}); delete it and run again") from None
+    return meta, content
+
+
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
     """Write tensors and JSON metadata as one safetensors file, atomically; equal content gives equal bytes.
 
@@ -115,7 +168,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], meta: Mapping[
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = canonical({"meta": dict(meta or {}), "sha256": _content_digest(plain)})
+    header = _header(meta, _content_digest(plain))
     with atomic(path) as temporary:
         try:
             save_file(plain, temporary, metadata={META_KEY: header})
@@ -156,7 +209,7 @@ def save_streams(path: Path | str, streams: Mapping[str, Stream], meta: Mapping[
         content.update(f"{name}:torch.{streams[name].dtype.name}:{tuple(streams[name].shape)}\n".encode())
         for data in _contiguous(path, name, streams[name]):
             content.update(data)
-    header: dict[str, Any] = {"__metadata__": {META_KEY: canonical({"meta": dict(meta or {}), "sha256": content.hexdigest()})}}
+    header: dict[str, Any] = {"__metadata__": {META_KEY: _header(meta, content.hexdigest())}}
     names, end = sorted(streams, key=lambda name: (list(_STREAMED).index(streams[name].dtype.name), name)), 0
     for name in names:
         stream, start = streams[name], end
@@ -204,12 +257,10 @@ def load_tensors(path: Path | str, device: str = "cpu") -> tuple[dict[str, Tenso
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{path}: is damaged or not a safetensors file ({error}); delete it and run again") from error
-    if header is None:
-        raise ArtifactError(f"{path}: was not written by dd (no {META_KEY!r} metadata)")
-    header = json.loads(header)
-    if header["sha256"] != _content_digest(tensors):
+    meta, content = _read_header(path, header)
+    if content != _content_digest(tensors):
         raise ArtifactError(f"{path}: is damaged (its content does not match its own sha256); delete it and run again")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, header["meta"]
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, meta
 
 
 def read_meta(path: Path | str) -> dict[str, Any]:
@@ -224,40 +275,10 @@ def read_meta(path: Path | str) -> dict[str, Any]:
         raise ArtifactError(f"{path}: no such file")
     try:
         with safe_open(path, framework="np") as file:
-            return json.loads((file.metadata() or {})[META_KEY])["meta"]
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path}: is damaged or not written by dd ({error!r})") from error
-
-
-def write_run(path: Path | str, **facts: Any) -> None:
-    """Write what may differ between two honest runs (commit, versions, device, seconds ...) to a run.json."""
-    import torch
-
-    record = {
-        **_git(),
-        "host": platform.node(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "peak_memory_mb": _peak_memory_mb(),
-        **facts,
-    }
-    write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
-
-
-def _git() -> dict[str, Any]:
-    root = Path(__file__).resolve().parents[1]
-    try:
-        run = lambda *args: subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: E731
-        return {"commit": run("rev-parse", "HEAD").strip(), "dirty": bool(run("status", "--porcelain", "-uno").strip())}
-    except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": None}
-
-
-def _peak_memory_mb() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            header = (file.metadata() or {}).get(META_KEY)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: is damaged or not a safetensors file ({error}); delete it and run again") from error
+    return _read_header(path, header)[0]
 
 
 def set_file(folder: Path, step: int | None, last: int | None = None) -> Path:

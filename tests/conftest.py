@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--kills N`, how often the tests of tests/faults kill each thing that they kill."""
+    parser.addoption("--kills", type=int, default=4, metavar="N", help="how often faults are tried (default: 4)")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let workers begin with what takes longest: one with the demo, the other with the small pipeline. Alone, keep the quick ones first."""
     if hasattr(config, "workerinput"):

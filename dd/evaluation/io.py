@@ -48,6 +48,8 @@ def read_distilled(path: Path, dataset: Path | None = None) -> DistilledSet:
         )  # fmt: skip
     except KeyError as error:
         raise ArtifactError(f"{path}: is not a distilled set: it has no {error}") from None
+    if not distilled.labels.ndim or not distilled.images.ndim:
+        raise ArtifactError(f"{path}: is not a distilled set: its labels are {tuple(distilled.labels.shape)}, must be one for each image")
     stored = distilled.images if len(distilled.images) or distilled.indices is None else distilled.indices
     if len(stored) != len(distilled.labels):
         raise ArtifactError(f"{path}: holds {len(stored)} images, but {len(distilled.labels)} labels")
@@ -70,9 +72,14 @@ def check_identity(path: Path, id_: str) -> None:
         ArtifactError: config.json is missing, damaged, or hashes to something else.
     """
     file = (path.parent.parent if path.parent.name == "steps" else path.parent) / "config.json"
-    found = digest(read_json(file))
+    try:
+        found = digest(read_json(file))
+    except ArtifactError as error:  # no job asks for this file: deleted alone, it would not come back
+        raise ArtifactError(f"{file}: {str(error).removeprefix(f'{file}: ').partition('; ')[0]}; delete its folder and run again") from None
+    except ValueError as error:  # NaN, or half of a surrogate pair: no configuration of ours has them
+        raise ArtifactError(f"{file}: is no configuration ({error}); delete its folder and run again") from None
     if found != id_:
-        raise ArtifactError(f"{file}: hashes to {found}, its results are asked for as {id_}: it was changed; delete its folder")
+        raise ArtifactError(f"{file}: hashes to {found}, its results are asked for as {id_}: changed; delete its folder and run again")
 
 
 def write_scores(path: Path, config: dict[str, Any], scores: list[Score]) -> None:
@@ -88,6 +95,10 @@ def read_scores(path: Path) -> list[Score]:
         ArtifactError: missing or damaged.
     """
     try:
-        return [Score(**score) for score in read_json(path)["scores"]]
+        scores = [Score(**score) for score in read_json(path)["scores"]]
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: is not a file of scores ({error})") from None
+    for number, score in enumerate(scores):
+        if strange := [value for value in (score.accuracy_last, score.accuracy_best_on_test) if not isinstance(value, (int, float))]:
+            raise ArtifactError(f"{path}: is not a file of scores: number {number} has an accuracy of {strange[0]!r}")
+    return scores

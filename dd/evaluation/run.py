@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from typing import Any
 from torch import Tensor
 
 from dd import networks
+from dd.artifacts import sha256_file
 from dd.data.load import load, manifest, normalisation, pool
 from dd.data.normalise import Normalisation
 from dd.data.pool import RealPool
-from dd.errors import ArtifactError
+from dd.errors import ArtifactError, Stopped
 from dd.evaluation.protocols._protocol import Protocol
 from dd.evaluation.replicas import replicated
+from dd.evaluation.resume import SAVE_EVERY, Kept, content, stretches
 from dd.progress import Progress
 from dd.train.ema import Ema
-from dd.train.supervised import Fetch, accuracy, cross_entropy, fit, for_data
+from dd.train.supervised import Fetch, Fitted, Loss, accuracy, cross_entropy, fit, for_data
 from dd.types import DistilledSet, Score
 
 DIGITS = 6  # of the training loss in `detail`
@@ -37,6 +40,9 @@ def evaluate(
     device: str = "cpu",
     split: str = "test",
     needs: Sequence[Sequence[Path]] = (),
+    stop: Callable[[], bool] = lambda: False,
+    state: Path | None = None,
+    save_every: float = SAVE_EVERY,
 ) -> list[Score]:
     """Return the score of one freshly initialised network for every number in `nets`.
 
@@ -53,8 +59,13 @@ def evaluate(
         name: of the protocol. dataset: folder of the prepared dataset. set_: number of the set.
         split: what the networks are tested on: `test`, or `holdout`, the held-out tenth of train, for choosing between settings.
         needs: files of what the protocol needs, a list for each need.
+        stop: asked after every network, and about every ten seconds inside a training where that can be cut (`dd.evaluation.resume`).
+        state: file that keeps how far an evaluation came that was stopped or killed; whoever has published the scores removes it.
+            One that is damaged, or of another set, protocol, dataset or block of nets, is not used.
+        save_every: seconds between saves inside one network's training.
 
     Raises:
+        Stopped: `stop` said so, and something is left to do.
         ArtifactError: the set does not fit the dataset, or there is no whitening for it; or its learned step size, which the protocol
             asks for, is not above 0. ConfigError: the network does not fit the images, or what the protocol teaches it beside them.
     """
@@ -68,13 +79,20 @@ def evaluate(
     measure = partial(accuracy, fetch=lambda index: (test.x(index), test.y(index)), n=len(test), classes=classes)
     passes = protocol.epochs + protocol.extra_passes
     reads = {math.ceil(passes * (k + 1) / protocol.readings) for k in range(protocol.readings)}
-    scores, numbers = [], list(nets)
-    with Progress(f"evaluate {network}", len(numbers)) as progress:
-        for done, number in enumerate(numbers, start=1):
+    numbers = list(nets)
+    about = {
+        "network": network, "protocol": name, "settings": protocol.model_dump(mode="json"), "set": set_, "nets": numbers, "split": split,
+        "fingerprint": facts["fingerprint"], "content": "" if state is None else content(distilled),
+        "needs": [] if state is None else [[sha256_file(file) for file in group] for group in needs],
+    }  # fmt: skip
+    kept = Kept(state, about)
+    cut = lessons is None and protocol.optimizer == "sgd"  # of no other all that goes on from epoch to epoch can be saved
+    with Progress(f"evaluate {network}", len(numbers), len(kept.scores)) as progress:
+        for done, number in enumerate(numbers[len(kept.scores) :], start=len(kept.scores) + 1):
             names = ("evaluate", network, number)
             net = networks.build(network, shape[0], shape[1:], classes, set_, *names).to(device)
             average = Ema(net, protocol.ema) if protocol.ema else None
-            readings: list[tuple[float, list[float]]] = []
+            first, momentum, readings = kept.begin(net, average)
 
             def read(epoch: int, net: Any = net, average: Ema | None = average, readings: list[Any] = readings) -> None:
                 if average is not None:
@@ -82,21 +100,32 @@ def evaluate(
                 if epoch in reads:
                     readings.append(measure(average.net if average is not None else net))
 
-            loss = lessons.loss(network, net, shape) if lessons else cross_entropy
-            fitted = fit(
-                net, fetch, len(distilled.labels), training, seed=set_, names=names, first_epoch=0, last_epoch=passes,
-                shape=shape, flip=bool(facts["flip"]), use="eval", loss=replicated(loss, protocol.replicas),
-                optimizer=protocol.optimizer, on_epoch=read,
-            )  # fmt: skip
-            if fitted.diverged is not None:
-                readings.append(measure(net))
+            loss: Loss = lessons.loss(network, net, shape) if lessons else cross_entropy
+            loss, fitted, saved = replicated(loss, protocol.replicas), Fitted(momentum), time.monotonic()
+            for begin, end in stretches(first, passes, cut=cut):
+                fitted = fit(
+                    net, fetch, len(distilled.labels), training, seed=set_, names=names, first_epoch=begin, last_epoch=end,
+                    shape=shape, flip=bool(facts["flip"]), use="eval", momentum=fitted.momentum, loss=loss,
+                    optimizer=protocol.optimizer, on_epoch=read,
+                )  # fmt: skip
+                if fitted.diverged is not None:
+                    readings.append(measure(net))
+                    break
+                stopping = end < passes and stop()
+                if stopping or (end < passes and time.monotonic() - saved > save_every):
+                    kept.pause(net, average, end, fitted.momentum, readings)
+                    saved = time.monotonic()
+                if stopping:
+                    raise Stopped(f"stopped after epoch {end} of {passes} of network {number}; start again to continue")
             last, per_class = readings[-1]
             status, detail = _outcome(distilled, fitted.diverged, fitted.loss)
             best = max(value for value, _ in readings)
             detail |= lessons.detail if lessons else {}
-            scores.append(Score(network, name, set_, number, last, best, per_class, status, detail))
+            kept.done(Score(network, name, set_, number, last, best, per_class, status, detail), save=done < len(numbers))
             progress.update(done)
-    return scores
+            if done < len(numbers) and stop():
+                raise Stopped(f"stopped after {done} of {len(numbers)} networks; start again to continue")
+    return kept.scores
 
 
 def _outcome(distilled: DistilledSet, diverged: dict[str, Any] | None, loss: float) -> tuple[str, dict[str, Any]]:

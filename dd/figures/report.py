@@ -1,32 +1,35 @@
-"""One page with everything: scorecard, every table and figure, claims with verdicts, cost."""
+"""One page with everything: scorecard, every table and figure, claims with verdicts, how it was made."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts import read_json, write_text
 from dd.errors import ArtifactError
+from dd.figures.runs import lines_of, mixed, read
 from dd.figures.sheets import to_csv
 from dd.figures.style import DPI
 from dd.figures.template import PAGE
 from dd.figures.values import FAILS, HOLDS, NOT_RUN, UNDECIDED
 
 VERDICTS = (HOLDS, FAILS, UNDECIDED, NOT_RUN)
-MADE_WITH = ("commit", "dirty", "device", "gpu", "torch", "python", "threads")
 
 
 def write_report(
-    papers: Sequence[Path], out: Path, *, scale: str, scale_notes: str = "", cost: Sequence[Mapping[str, Any]] | None = None
-) -> None:
+    papers: Sequence[Path], out: Path, *, scale: str, scale_notes: str = "", cost: Sequence[Mapping[str, Any]] | None = None,
+    runs: Mapping[str, Sequence[str]] | None = None,
+) -> None:  # fmt: skip
     """Write a self-contained HTML page: nothing in it is loaded from anywhere else.
 
     Args:
         papers: folders that `draw_paper` filled, in the order of the page.
         cost: rows of measured time, shown as they are, with the keys of the first row as columns.
+        runs: paper -> where the run.json of every job that it rests on stands; None: only distillations and evaluations are known, from
+            the folders.
 
     Raises:
         ArtifactError: a folder lacks paper.json, claims.json or a picture; draw that paper again.
@@ -34,12 +37,21 @@ def write_report(
     from jinja2 import Environment, StrictUndefined
 
     pages = [_paper(folder) for folder in papers]
+    given = runs or {}
+    files = {one["paper"]: list(given.get(one["paper"], one["runs"])) for one in pages}
+    found = read(dict.fromkeys(path for paths in files.values() for path in paths))
+    for one in pages:
+        paths = files[one["paper"]]
+        facts = [found[path] for path in paths if path in found]
+        which = "all stages" if one["paper"] in given else "distillations and evaluations"
+        one |= {"provenance": lines_of(facts, len(paths), which), "mixed": mixed(facts)}
+    total = len({path for paths in files.values() for path in paths})
     rows = list(cost or ())
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(PAGE)
     text = page.render(
         scale=scale, scale_notes=scale_notes, verdicts=VERDICTS, papers=pages, scaled=any(paper["scaled"] for paper in pages),
         digits=any("dataset digits" in paper["scaled"] for paper in pages), generators=_generators(pages), cost=rows,
-        cost_columns=list(rows[0]) if rows else [],
+        cost_columns=list(rows[0]) if rows else [], made=lines_of(list(found.values()), total),
     )  # fmt: skip
     write_text(out, text)
 
@@ -65,7 +77,7 @@ def _paper(folder: Path) -> dict[str, Any]:
             artifact["own_chosen"] = {key: reason for key, reason in artifact["chosen"].items() if shared.get(key) != reason}
             artifact["image"], artifact["width"] = _image(folder / f"{artifact['name']}.png") if artifact["picture"] else (None, None)
         verdicts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
-        return {**page, "claims": claims, "verdicts": verdicts, "chosen": shared, "provenance": _provenance(page["runs"])}
+        return {**page, "claims": claims, "verdicts": verdicts, "chosen": shared, "runs": list(page["runs"])}
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{folder / 'paper.json'}: lacks {error}; draw this paper again") from None
 
@@ -99,37 +111,3 @@ def _image(path: Path) -> tuple[str, int]:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}; draw this paper again") from error
     width = int.from_bytes(data[16:20], "big")  # of the header, which comes first in every PNG
     return "data:image/png;base64," + base64.b64encode(data).decode(), round(width * 96 / DPI)
-
-
-def _provenance(paths: Iterable[str]) -> list[tuple[str, str]]:
-    """Return with what the numbers were made, as far as run.json files are there."""
-    paths = list(paths)
-    seen: dict[str, dict[str, int]] = {}
-    found, seconds = 0, 0.0
-    for path in paths:
-        facts = _facts(Path(path))
-        if facts is None:
-            continue
-        found += 1
-        seconds += facts.get("seconds") or 0.0
-        for key in MADE_WITH:
-            if facts.get(key) is not None:
-                counts = seen.setdefault(key, {})
-                counts[str(facts[key])] = counts.get(str(facts[key]), 0) + 1
-    lines = [("jobs with a run.json", f"{found} of {len(paths)} (distillations and evaluations)")]
-    for key in MADE_WITH:
-        if key in seen:
-            several = len(seen[key]) > 1
-            lines.append((key, ", ".join(f"{value} ({count} jobs)" if several else value for value, count in sorted(seen[key].items()))))
-    if found:
-        lines.append(("seconds", f"{seconds:.0f}"))
-    return lines
-
-
-def _facts(path: Path) -> dict[str, Any] | None:
-    """Return a run.json, or None where there is none that can be read: it is no result, and must not stop the report."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None

@@ -82,7 +82,7 @@ cells that rest on them are marked ‡.{% endif %}
 {% endfor %}
 
 <nav>{% for paper in papers %}<a href="#{{ paper.paper }}">{{ paper.paper }}</a>{% endfor %}
-{% if generators %}<a href="#generators">generators</a>{% endif %}<a href="#cost">cost</a></nav>
+{% if generators %}<a href="#generators">generators</a>{% endif %}<a href="#made">how it was made</a></nav>
 
 {% for paper in papers %}
 <section id="{{ paper.paper }}">
@@ -139,6 +139,7 @@ missing. {% if paper.scaled %}† judged on cells that the scale changed; says n
 <td>{{ one.state }}{{ ": " ~ one.reason if one.reason }}</td></tr>
 {% endfor %}</table></details>
 {% endif %}
+{% if paper.mixed %}<div class="warn small">{% for sentence in paper.mixed %}<p>{{ sentence }}</p>{% endfor %}</div>{% endif %}
 <details class="card"><summary>How these numbers were made</summary>
 <table>{% for key, value in paper.provenance %}<tr><td><b>{{ key }}</b></td><td>{{ value }}</td></tr>{% endfor %}</table></details>
 </section>
@@ -165,13 +166,17 @@ missing. {% if paper.scaled %}† judged on cells that the scale changed; says n
 ours, for small generators.</p></div></section>
 {% endif %}
 
-<section id="cost"><h2>Cost</h2>
-<div class="card">
+<section id="made"><h2>How it was made</h2>
+<div class="card"><h3>All papers of this page</h3>
+<table>{% for key, value in made %}<tr><td><b>{{ key }}</b></td><td>{{ value }}</td></tr>{% endfor %}</table></div>
+<div class="card"><h3>Cost</h3>
 {% if cost %}<div class="scroll"><table>
-<tr>{% for column in cost_columns %}<th>{{ column | replace("_", " ") }}</th>{% endfor %}</tr>
-{% for row in cost %}<tr>{% for column in cost_columns %}<td>{{ row.get(column, "") }}</td>{% endfor %}</tr>
+<tr>{% for column in cost_columns %}<th{{ " class=n" if cost[0][column] is number }}>{{ column | replace("_", " ") }}</th>{% endfor %}</tr>
+{% for row in cost %}<tr>{% for column in cost_columns %}
+<td{{ " class=n" if row.get(column) is number }}>{{ row.get(column, "") }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>
-<p class="small soft">As measured by the run.json beside each result, for the jobs that have one.</p>
+<p class="small soft">As measured by the run.json beside each result. Seconds are those of a job's last run; resumed counts jobs that
+went on where an earlier run had stopped.</p>
 {% else %}<p class="soft">No measured times.</p>{% endif %}
 </div></section>
 </main>

@@ -12,7 +12,14 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dd.artifacts import write_json
+
+if TYPE_CHECKING:
+    from dd.plan.job import Job
+
+CODES = Path("results/code")  # {code id}.json: which modules it stands for, and a hash of each
 ROOT = Path(__file__).resolve().parents[1]
 
 # A change in how errors are worded, progress is shown or files are described changes no result.
@@ -21,10 +28,42 @@ SILENT = {"dd", "dd.errors", "dd.progress", "dd.config", "dd.config.canonical"}
 
 def code_id(modules: Iterable[str]) -> str:
     """Return 12 hex digits of the code that these modules run."""
+    return _code_id(tuple(modules))
+
+
+@cache
+def _code_id(modules: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for name in sorted(closure(modules) - SILENT):
         digest.update(f"{name}:{_semantic(name)}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def modules_of(modules: Iterable[str]) -> dict[str, str]:
+    """Return every module whose code these modules run, with 12 hex digits of each: what `code_id` is made of, one by one."""
+    return dict(_modules_of(tuple(modules)))
+
+
+@cache
+def _modules_of(modules: tuple[str, ...]) -> dict[str, str]:
+    return {name: _module_id(name) for name in sorted(closure(modules) - SILENT)}
+
+
+@cache
+def _module_id(name: str) -> str:
+    return hashlib.sha256(_semantic(name).encode()).hexdigest()[:12]
+
+
+def write_codes(jobs: Iterable[Job], folder: Path = CODES) -> None:
+    """Write {code id}.json with `modules_of` for every code that the jobs run, where it is not there: later, it names what changed.
+
+    Raises:
+        ArtifactError: a file cannot be written.
+    """
+    for modules in dict.fromkeys(tuple(job.modules) for job in jobs):
+        path = folder / f"{code_id(modules)}.json"
+        if not path.exists():
+            write_json(path, modules_of(modules))
 
 
 def closure(modules: Iterable[str]) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from dd.config import canonical
@@ -45,7 +44,7 @@ class Job:
         """The configuration as canonical JSON, as the job reads it."""
         return canonical(self.config)
 
-    @cached_property
+    @property
     def code(self) -> str:
         """Identity of the code."""
         return code_id(self.modules)

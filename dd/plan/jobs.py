@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -25,6 +24,7 @@ from dd.plan.generators import behind, check_generators, measured, measures_of, 
 from dd.plan.job import DRAWN, PATHS, Cell, Job
 from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_scale, paper_names, without
 from dd.plan.points import Point, check_rules, expand, network_names
+from dd.plan.recorded import recorded_code
 from dd.plan.supplies import Supplies, check_teachers
 from dd.sources.guides import architecture
 from dd.types import Need
@@ -327,36 +327,6 @@ class Plan:
         folder, name = ("pretrained", "seed") if stage == "pretrain" else ("experts", "expert")
         return self.jobs[f"results/{folder}/{key}/{name}{seeds[0]}.safetensors"]
 
-    def block_flags(self, stage: str, key: str, seeds: tuple[int, ...]) -> str:
-        """Return the part of its command line that depends on the job."""
-        return supplies.flags(self.block(stage, key, seeds))
-
-    def need_flags(self, job: Job) -> str:
-        """Return the part of its command line that names the files of what a job needs."""
-        return " ".join(f"--need {shlex.join(group)}" for group in job.facts["groups"])
-
-    def evaluate_flags(self, job: Job) -> str:
-        """Return the part of its command line that names the files of what a job needs, and the choice of a step."""
-        choice = f" --choice {shlex.quote(job.facts['choice'])}" if job.facts["choice"] else ""
-        return f"{self.need_flags(job)}{choice}"
-
-    def generator_flags(self, job: Job) -> str:
-        """Return the part of its command line that depends on the job."""
-        return supplies.flags(job)
-
-    def distill_flags(self, job: Job) -> str:
-        """Return the part of its command line that depends on the job."""
-        choice = f" --choice {shlex.quote(job.facts['choice'])}" if job.facts["choice"] else ""
-        measures = f" --quality {shlex.join(job.facts['quality'])}" if job.facts["quality"] else ""
-        folder = shlex.quote("data/prepared/" + job.facts["dataset"])
-        return f"--dataset {folder} --seed {job.facts['seed']} {self.need_flags(job)}{choice}{measures}"
-
-    def analyse_flags(self, job: Job) -> str:
-        """Return the part of its command line that depends on the job."""
-        return f"--distilled {shlex.quote(job.inputs[0])} --dataset {shlex.quote('data/prepared/' + job.facts['dataset'])} " + (
-            f"--checkpoint {shlex.join(job.facts['checkpoints'])}"
-        )
-
     def step_lists(self) -> dict[tuple[int, ...], list[str]]:
         """Return, for each list of published steps, the ids of the distillations that publish just these."""
         lists: dict[tuple[int, ...], dict[str, None]] = {(): {}}
@@ -370,11 +340,17 @@ class Plan:
 
     def drawing_settings(self, papers: Iterable[str]) -> str:
         """Return the settings that drawing these papers depends on, as JSON: where jobs run, or what is refused, changes no picture."""
-        return canonical({**self.settings.model_dump(mode="json", exclude={"device", "strict"}), "papers": list(papers)})
+        return canonical({**self.settings.model_dump(mode="json", exclude={"device", "strict", "track_code"}), "papers": list(papers)})
 
     def code(self, modules: Iterable[str]) -> str:
         """Return the identity of the code of these modules."""
         return code_id(modules)
+
+    def code_of(self, job: Job) -> str:
+        """Return the identity of a job's code; with `track_code: false`, the one that made the result, if all of it is there."""
+        if self.settings.track_code or not all(Path(path).exists() for path in job.outputs):
+            return job.code
+        return recorded_code(job.outputs[0]) or job.code
 
     def of(self, papers: Iterable[str]) -> list[Job]:
         """Return the jobs that these papers need, in an order in which they can run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,8 @@ WHOLE = ("dataset", "ipc", "method", "network", "protocol.name", "sets", "nets",
 PARTS = ("recipe", "protocol", "guidance")
 
 Scalar = str | int | float | bool | None
+REPEATS = 1000  # sets, networks or seeds of one thing: more would be a slip, and a plan that no memory holds
+NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  # of a paper, a scale, a table or a figure: it becomes a file, and a rule of the workflow
 
 
 class Override(Frozen):
@@ -87,8 +90,8 @@ class Artifact(Frozen):
 class Defaults(Frozen):
     """Settings of a whole paper. recipe, protocol, guidance: name (of guidance: its kind) -> fields."""
 
-    sets: int = Field(default=5, ge=1)
-    nets: int = Field(default=5, ge=1)
+    sets: int = Field(default=5, ge=1, le=REPEATS)
+    nets: int = Field(default=5, ge=1, le=REPEATS)
     recipe: dict[str, dict[str, Any]] = {}
     protocol: dict[str, dict[str, Any]] = {}
     guidance: dict[str, dict[str, Any]] = {}
@@ -123,7 +126,7 @@ class Paper(Frozen):
     chosen: dict[str, str] = {}
     claims: bool = True
     caveats: str = ""
-    artifacts: dict[str, Artifact]
+    artifacts: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Artifact]
 
 
 class Keep(Frozen):
@@ -137,8 +140,8 @@ class Keep(Frozen):
 class Block(Frozen):
     """How many seeds one job makes."""
 
-    seeds: int = Field(default=5, ge=1)
-    nets: int = Field(default=5, ge=1)
+    seeds: int = Field(default=5, ge=1, le=REPEATS)
+    nets: int = Field(default=5, ge=1, le=REPEATS)
 
 
 class Scale(Frozen):
@@ -161,7 +164,7 @@ class Scale(Frozen):
 class WeightsFile(Frozen):
     """A file that the user got and converted (see docs/teachers.md and docs/generators.md). sha256: of that file; absent: not checked."""
 
-    path: Annotated[str, Field(pattern=r"^[^{}]+$")]  # braces would be wildcards to the workflow
+    path: Annotated[str, Field(pattern=r"^[^{}\x00-\x1f]+$")]  # braces would be wildcards to the workflow
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
@@ -169,18 +172,20 @@ class Settings(Frozen):
     """config.yaml: all that a user edits. leave_out: paper -> artifacts that are not made, for want of data or weights.
 
     teachers, generators: name -> file. strict: no set is distilled through a generator that is below a gate (see `dd.analysis.gates`);
-    otherwise its results have a warning. It is no part of any id.
+    otherwise its results have a warning. track_code: a changed line of code runs what it concerns again; while false, it reruns nothing.
+    Neither is part of any id.
     """
 
     scale: str
     papers: tuple[str, ...]
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    sets: int | None = Field(default=None, ge=1)
-    nets: int | None = Field(default=None, ge=1)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    sets: int | None = Field(default=None, ge=1, le=REPEATS)
+    nets: int | None = Field(default=None, ge=1, le=REPEATS)
     datasets: dict[str, Any] = {}
     teachers: dict[str, WeightsFile] = {}
     generators: dict[str, WeightsFile] = {}
     strict: bool = False
+    track_code: bool = True
     leave_out: dict[str, tuple[str, ...]] = {}
 
 
@@ -201,6 +206,8 @@ def load_scale(folder: Path, name: str, where: str) -> Scale:
     """
     path = _named(folder / "scales", name, f"{where}: scale")
     scale = parse(Scale, load_yaml(path), str(path))
+    if scale.scale != name:
+        raise ConfigError(f"{path}: scale: value {scale.scale!r} is not the file's name; allowed: {name!r}")
     allowed = {"dataset", "network", "ipc", "protocol"}
     for kind in scale.map:
         if kind not in allowed:
@@ -231,6 +238,8 @@ def _named(folder: Path, name: str, where: str) -> Path:
     names = [file.stem for file in folder.glob("*.yaml")]
     if name not in names:
         raise ConfigError(f"{where}: value {name!r}: no such file {path}{nearest(name, names)}")
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"{path}: must be called by letters, digits, _ and -, at most 64 of them: results are called so too")
     return path
 
 

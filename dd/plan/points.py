@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from dd import evaluation, networks, recipes
 from dd.config import hashed, merged, parse
 from dd.errors import ConfigError, nearest
 from dd.plan import pending
-from dd.plan.papers import AXES, PARTS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
+from dd.plan.papers import AXES, PARTS, REPEATS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
 from dd.sources import guides
 
 FOLLOWS = ("recipe.generator.training.", "recipe.rates", "recipe.cut", "recipe.steps")  # of the generator
@@ -183,6 +184,7 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
         if key not in coordinates:
             raise ConfigError(f"a point {at} says nothing of {key}")
     method, dataset, ipc = coordinates["method"], coordinates["dataset"], coordinates.get("ipc", 0)
+    _check_method(method)
     recipe = recipes.load(str(method))
     protocol = str(coordinates["protocol.name"])
     evaluation.config_of(protocol)
@@ -208,11 +210,25 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
             used.add(number)
             for key, value in override.set.items():
                 _set(config, key, value)
+    _check_method(config["method"])
+    for key in ("sets", "nets"):
+        if type(config[key]) is not int or not 1 <= config[key] <= REPEATS:
+            raise ConfigError(f"{key}: value {config[key]!r}; allowed: 1 to {REPEATS}")
     if not getattr(recipe, "USES_IPC", True):
         config["ipc"] = 0
     if not getattr(recipe, "RANDOM", True):
         config["sets"] = 1
     return config
+
+
+def _check_method(name: object) -> None:
+    """Check what a method is called, before its file is imported.
+
+    Raises:
+        ConfigError: it cannot be a folder of results.
+    """
+    if not re.fullmatch("[a-z0-9_]+", str(name)):
+        raise ConfigError(f"method: value {name!r}: a method's name is small letters, digits and _ (it becomes a folder)")
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,9 @@ from typing import Any
 
 from dd.artifacts import write_text
 from dd.errors import ConfigError
+from dd.figures.runs import lines_of, mixed
 from dd.plan.jobs import Plan
 from dd.plan.summary import run_facts
-
-FACTS = ("host", "device", "gpu", "python", "torch", "threads", "commit", "dirty")
 
 
 def write(plan: Plan, paper: str, out: Path) -> Path:
@@ -57,12 +56,13 @@ def _scores(plan: Plan, paper: str) -> list[dict[str, Any]]:
 def _readme(plan: Plan, paper: str, tables: str, claims: str) -> str:
     jobs = plan.of([paper])
     runs = [(job.stage, facts) for job in jobs if (facts := run_facts(job))]
-    seen = {key: sorted({str(facts[key]) for _, facts in runs if key in facts}) for key in FACTS}
+    found = [facts for _, facts in runs]
     seconds: dict[str, float] = {}
     for stage, facts in runs:
-        seconds[stage] = seconds.get(stage, 0.0) + facts["seconds"]
+        seconds[stage] = seconds.get(stage, 0.0) + (facts.get("seconds") or 0.0)
     spent = ", ".join(f"{stage} {value / 60:.1f} min" for stage, value in seconds.items())
-    made = "\n".join(f"- {key}: {', '.join(values)}" for key, values in seen.items() if values)
+    made = "\n".join(f"- {word}: {text}" for word, text in lines_of(found, len(jobs)) if word != "seconds")
+    made += "".join(f"\n- {sentence}" for sentence in mixed(found))
     verdicts = "\n".join(f"- **{claim['verdict']}**: {claim['claim']} ({claim['reason']})" for claim in json.loads(claims))
     notes = plan.papers[paper].caveats.strip()
     return f"""# {plan.papers[paper].title}

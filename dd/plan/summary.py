@@ -11,46 +11,43 @@ from dd.config import canonical
 from dd.plan.job import Job
 from dd.plan.jobs import Plan
 
+NO_RUN = "no run.json"
+NOTHING: dict[str, Any] = {"jobs": 0, "seconds": 0.0, "peak_memory_mb": 0, "peak_gpu_memory_mb": 0, "resumed": 0}
 
-def run_file(job: Job) -> Path | None:
-    """Return the run.json of a job, or None for stages that write none."""
+
+def run_file(job: Job) -> Path:
+    """Return where the run.json of a job stands: in the folder that is its own, or beside its first output."""
     first = Path(job.outputs[0])
-    if job.stage == "distill":
+    if job.stage == "download":
+        return Path("data/raw", job.facts["dataset"], "run.json")
+    if job.stage in ("prepare", "distill", "artifact"):
         return first.with_name("run.json")
-    if job.stage in ("evaluate", "analyse"):
-        return first.with_suffix(".run.json")
-    if job.stage in ("pretrain", "experts", "generator", "quality"):
-        return first.with_suffix(".run.json")
-    return None
+    return first.with_suffix(".run.json")
 
 
 def run_facts(job: Job) -> dict[str, Any] | None:
-    """Return what a job's run.json says, or None where there is none (never made, or pulled without it)."""
-    path = run_file(job)
-    if path is None or not path.exists():
-        return None
+    """Return what a job's run.json says, or None where there is none that can be read (never made, or pulled without it)."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        facts = json.loads(run_file(job).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
 
 
 def cost(jobs: Iterable[Job]) -> list[dict[str, Any]]:
-    """Return a row for every stage: how many jobs, measured seconds, the largest peak of memory, on which devices."""
-    rows: dict[str, dict[str, Any]] = {}
+    """Return a row for every stage and device: jobs, their seconds, the largest peaks of memory, how many continued an earlier run."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for job in jobs:
-        if run_file(job) is None:
-            continue
-        row = rows.setdefault(job.stage, {"stage": job.stage, "jobs": 0, "measured": 0, "seconds": 0.0, "peak_memory_mb": 0, "devices": {}})
-        row["jobs"] += 1
         facts = run_facts(job)
-        if facts:
-            row["measured"] += 1
-            row["seconds"] += facts.get("seconds", 0.0)
-            row["peak_memory_mb"] = max(row["peak_memory_mb"], facts.get("peak_memory_mb", 0))
-            row["devices"][facts.get("gpu") or facts.get("device", "?")] = None
-    return [{**row, "seconds": round(row["seconds"], 1), "devices": ", ".join(row["devices"])} for row in rows.values()]
+        device = NO_RUN if facts is None else str(facts.get("gpu") or facts.get("device") or "not known")
+        row = rows.setdefault((job.stage, device), {"stage": job.stage, "device": device, **NOTHING})
+        row["jobs"] += 1
+        if facts is not None:
+            row["seconds"] += facts.get("seconds") or 0.0
+            row["resumed"] += bool(facts.get("resumed"))
+            for key in ("peak_memory_mb", "peak_gpu_memory_mb"):
+                row[key] = max(row[key], facts.get(key) or 0)
+    return [{**row, "seconds": round(row["seconds"], 1)} for row in rows.values()]
 
 
 def index(plan: Plan, papers: Iterable[str]) -> list[dict[str, Any]]:
@@ -69,8 +66,9 @@ def write(plan: Plan, out: Path) -> None:
 
     papers = plan.settings.papers
     folders = [Path("results/papers") / plan.scale.scale / paper for paper in papers]
-    jobs = plan.of(papers)
+    runs = {paper: [str(run_file(job)) for job in plan.of([paper])] for paper in papers}
     write_report(
-        folders, out, scale=plan.scale.scale, scale_notes=f"{plan.scale.title}. {plan.scale.notes}".strip(), cost=cost(jobs)
-    )
+        folders, out, scale=plan.scale.scale, scale_notes=f"{plan.scale.title}. {plan.scale.notes}".strip(), cost=cost(plan.of(papers)),
+        runs=runs,
+    )  # fmt: skip
     write_index(index(plan, papers), out.with_name("index.csv"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -147,14 +146,3 @@ def check_guides(config: DistillConfig, needs: Iterable[Need]) -> None:
             raise ConfigError(
                 f"guidance: {need.network} knows {teacher.classes} classes, {own.name} has {len(own.classes)}; guidance.kind cclom takes it"
             )
-
-
-def flags(job: Job) -> str:
-    """Return the part of a job's command line that depends on the job: its dataset, its seeds, the milestone before."""
-    facts = job.facts
-    folder = shlex.quote(f"data/prepared/{facts['dataset']}")
-    seeds = f"--seeds {' '.join(map(str, facts['seeds']))}" if "seeds" in facts else ""
-    if job.stage == "experts":
-        return f"--dataset {folder} {seeds}"
-    previous = f"--previous {shlex.join(facts['previous'])} --previous-epoch {facts['previous_epoch']}" if facts["previous"] else ""
-    return f"--dataset {folder} --epoch {facts['epoch']} {seeds} {previous}"

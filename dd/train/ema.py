@@ -1,12 +1,13 @@
 """A running average of a network's weights over its training.
 
-Only evaluation tests one, and an evaluation begins at epoch 0 and ends at the last: it is never resumed in the middle. So the average is
-no part of what `dd.train.supervised.fit` returns for the next stretch, and no checkpoint holds one.
+Only evaluation tests one. The average is no part of what `dd.train.supervised.fit` returns for the next stretch, and no checkpoint of a
+pre-training holds one; an evaluation that was stopped keeps it with the network (`dd.evaluation.resume`).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,11 @@ class Ema:
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
         self._beta = beta
         self._updates = 0
+
+    def continue_from(self, weights: Mapping[str, Tensor], updates: int) -> None:
+        """Take over an average as it was after so many updates: weights and buffers, by name."""
+        self.net.load_state_dict(dict(weights))
+        self._updates = updates
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:

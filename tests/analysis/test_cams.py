@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd import networks, verbs
+from dd import networks
 from dd.analysis.cam import cam
 from dd.analysis.cams import cams
 from dd.artifacts import load_tensors, write_json
@@ -22,6 +22,7 @@ from dd.evaluation.io import write_distilled
 from dd.train.config import PretrainConfig
 from dd.train.pretrain import pretrain
 from dd.types import DistilledSet
+from dd.verbs import jobs
 
 NETWORK = "resnet18_bn_w4"
 
@@ -127,7 +128,7 @@ def test_the_verb_takes_a_file_an_epoch(bench, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(asked))
     given = {"dataset": bench["data"], "distilled": source, "out": tmp_path / "out.safetensors"}
     with pytest.raises(ConfigError, match="2 epochs, with 1 files of --checkpoint"):
-        verbs.analyse(Namespace(config=str(tmp_path / "config.json"), checkpoint=bench["files"][1:], **given))
+        jobs.analyse(Namespace(config=str(tmp_path / "config.json"), checkpoint=bench["files"][1:], **given))
     flags = [part for name, value in given.items() for part in (f"--{name}", value)]
     command = [sys.executable, "-m", "dd", "analyse", "--config", "-", *flags, "--device", "cpu", "--checkpoint", *bench["files"]]
     root = Path(__file__).resolve().parents[2]

@@ -13,6 +13,7 @@ from dd.config import parse
 from dd.config.stages import ChosenStep
 from dd.errors import ArtifactError, ConfigError
 from dd.plan import Plan
+from dd.plan.command import arguments
 from dd.plan.papers import Settings
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
@@ -66,8 +67,8 @@ def test_on_held_out_images_other_runs_compete_and_their_step_is_taken_of_the_ru
     folder = Path(final.inputs[0]).parent
     assert {choice.outputs[0], *(f"{folder}/steps/{step}.safetensors" for step in (0, 20, 40))} <= set(final.inputs)
     assert final.inputs[0] == f"{folder}/distilled.safetensors" and final.inputs[1].endswith("manifest.json")  # the rule counts on it
-    assert plan.evaluate_flags(final) == f" --choice {choice.outputs[0]}" and cell.choice == choice.outputs[0]
-    assert len(plan.stage("distill")) == 4 and plan.evaluate_flags(found["20"][0]) == ""
+    assert arguments(final)[-4:-2] == ["--choice", choice.outputs[0]] and cell.choice == choice.outputs[0]
+    assert len(plan.stage("distill")) == 4 and not {"--choice", "--need"} & set(arguments(found["20"][0]))
 
 
 def test_on_the_test_split_the_steps_of_the_sets_themselves_compete_by_the_network_of_the_cell(make):

@@ -1,26 +1,33 @@
 """Code identity: comments do not move it, edits do, and only where they count."""
 
+import json
 import shutil
+import time
 
 import pytest
 
 from dd.plan import code
+from dd.plan.job import Job
+
+CACHED = (code._path, code._tree, code._imports, code._semantic, code._code_id, code._modules_of, code._module_id)
+
+
+def forget():
+    for cached in CACHED:
+        cached.cache_clear()
 
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
     shutil.copytree(code.ROOT, tmp_path / "dd", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "ROOT", tmp_path / "dd")
-    for cached in (code._path, code._tree, code._imports, code._semantic):
-        cached.cache_clear()
+    forget()
     yield tmp_path / "dd"
-    for cached in (code._path, code._tree, code._imports, code._semantic):
-        cached.cache_clear()
+    forget()
 
 
 def identity(*modules):
-    for cached in (code._path, code._tree, code._imports, code._semantic):
-        cached.cache_clear()
+    forget()
     return code.code_id(modules)
 
 
@@ -90,3 +97,40 @@ def test_figures_see_no_networks():
         name = "dd.figures" if path.stem == "__init__" else f"dd.figures.{path.stem}"
         found = {part.split(".")[1] for part in code.closure([name]) if "." in part}
         assert not found & {"networks", "train", "recipes", "distill", "objectives", "sources", "evaluation"}, name
+
+
+def job(*modules):
+    return Job("distill", ["x"], [], {}, list(modules))
+
+
+def test_the_modules_of_an_identity_are_kept_once_each_and_name_what_changed(copy, tmp_path):
+    jobs = [job("dd.distill", "dd.recipes.dm"), job("dd.distill", "dd.recipes.dm"), job("dd.choose")]
+    folder = tmp_path / "codes"
+    code.write_codes(jobs, folder)
+    assert {path.stem for path in folder.iterdir()} == {jobs[0].code, jobs[2].code}
+    kept = json.loads((folder / f"{jobs[0].code}.json").read_text())
+    assert {"dd.recipes.dm", "dd.distill", "dd.rng"} <= set(kept) and "dd.recipes.random" not in kept and "dd.errors" not in kept
+    (copy / "recipes/dm.py").write_text((copy / "recipes/dm.py").read_text().replace("momentum=config.momentum", "momentum=0.9 * config.momentum"))
+    (copy / "rng.py").write_text((copy / "rng.py").read_text() + "# a comment\n")
+    forget()
+    now = code.modules_of(jobs[0].modules)
+    assert [name for name in now if now[name] != kept[name]] == ["dd.recipes.dm"] and set(now) == set(kept)
+    assert jobs[0].code != next(iter({path.stem for path in folder.iterdir()} - {jobs[2].code}))  # `Job.code` follows the code
+
+
+def test_what_is_kept_is_never_written_again(tmp_path):
+    one = job("dd.choose")
+    path = tmp_path / f"{one.code}.json"
+    path.write_text("{}")
+    code.write_codes([one], tmp_path)
+    assert path.read_text() == "{}"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_identities_of_many_jobs_take_no_time(tmp_path):
+    jobs = [job("dd.distill", "dd.recipes.dm", "dd.networks.convnet") for _ in range(20_000)]
+    code.code_id(jobs[0].modules)
+    began = time.process_time()
+    code.write_codes(jobs, tmp_path)
+    assert {one.code for one in jobs} == {jobs[0].code}
+    assert time.process_time() - began < 1

@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dd import recipes, verbs
+from dd import recipes
 from dd.analysis.gan_config import Quality
 from dd.config import parse
 from dd.config.stages import Dataset, DistillConfig
 from dd.errors import ConfigError, DDError
 from dd.plan import Plan
+from dd.plan.command import arguments
 from dd.plan.cost import estimate
 from dd.plan.generators import quality_at
 from dd.plan.papers import Scale, Settings, load_scale
 from dd.plan.summary import run_file
+from dd.verbs import people
 
 WORKFLOW = Path("workflow")
 POINT = {"dataset": ["digits"], "ipc": [1], "method": ["glad"], "eval_network": ["convnet3_in"], "eval_protocol": ["dc_short"]}
@@ -89,7 +91,7 @@ def test_papers_without_generators_know_nothing_of_it(make):
     plan = make({"method": ["dm"]}, strict=True)
     assert not plan.stage("quality") and not plan.stage("generator") and not plan.stage("pretrain")
     assert plan.drawing("p")["artifacts"][0]["cells"][0]["generators"] == []
-    assert "--quality" not in plan.distill_flags(plan.stage("distill")[0])
+    assert "--quality" not in arguments(plan.stage("distill")[0])
 
 
 def test_strict_makes_sets_wait_for_the_measures_and_moves_no_id(make):
@@ -97,7 +99,7 @@ def test_strict_makes_sets_wait_for_the_measures_and_moves_no_id(make):
     measures = only(strict, "quality").outputs[0]
     for job in strict.stage("distill"):
         assert measures in job.inputs
-        assert strict.distill_flags(job).endswith(f" --quality {measures}")
+        assert arguments(job)[-4:-2] == ["--quality", measures]
     assert plain.jobs.keys() == strict.jobs.keys()
     assert {path: job.text for path, job in plain.jobs.items()} == {path: job.text for path, job in strict.jobs.items()}
     assert plain.drawing_settings(["p"]) == strict.drawing_settings(["p"])
@@ -148,7 +150,7 @@ def test_a_generator_from_a_file_is_the_users(make):
     assert plan.job("generator_file", {"name": "stylegan_xl_128"}) is job
     assert not plan.stage("generator") and not plan.stage("quality")
     for one in plan.stage("distill"):
-        assert job.outputs[0] in one.inputs and "--quality" not in plan.distill_flags(one)
+        assert job.outputs[0] in one.inputs and "--quality" not in arguments(one)
     (cell,) = plan.drawing("p")["artifacts"][0]["cells"]
     assert cell["generators"] == [{"dataset": "imagenet_a_128", "generator": "stylegan_xl_128", "epoch": None, "quality": None}]
     assert estimate(job, 1e9)[0] > 0
@@ -188,13 +190,13 @@ def test_mistakes_in_settings_are_named(make):
 
 def test_check_names_a_file_that_is_not_there(make, tmp_path, monkeypatch, capsys):
     make(FILE, epochs=0, name="stylegan_xl_128")
-    monkeypatch.setattr(verbs, "WORKFLOW", tmp_path)
+    monkeypatch.setattr(people, "WORKFLOW", tmp_path)
     settings = tmp_path / "config.yaml"
     settings.write_text("{scale: paper, papers: [p], generators: {stylegan_xl_128: {path: nowhere.safetensors}}}")
     with pytest.raises(
         DDError, match=r"generators.stylegan_xl_128.path: value 'nowhere.safetensors': no such file \(docs/generators.md says"
     ):
-        verbs.check(Namespace(settings=settings, scale=None))
+        people.check(Namespace(settings=settings, scale=None))
     settings.write_text("{scale: paper, papers: [p]}")
-    assert verbs.check(Namespace(settings=settings, scale=None)) == 0
+    assert people.check(Namespace(settings=settings, scale=None)) == 0
     assert "no mistakes found" in capsys.readouterr().out

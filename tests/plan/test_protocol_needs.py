@@ -1,7 +1,6 @@
 """Protocols that need networks: from a paper file to jobs, seconds and mistakes."""
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import yaml
 
 from dd.config import parse
 from dd.plan import Plan
+from dd.plan.command import arguments
 from dd.plan.cost import estimate
 from dd.plan.fits import misfits
 from dd.plan.papers import Settings
@@ -47,7 +47,7 @@ def test_the_feature_network_is_trained_once_and_handed_to_every_evaluation(make
     assert len(judged) == 3
     for job in judged:
         assert trained.outputs[0] in job.inputs
-        assert shlex.split(plan.need_flags(job)) == ["--need", trained.outputs[0]]
+        assert arguments(job)[-4:-2] == ["--need", trained.outputs[0]]
         assert job.config["inputs"] == [trained.facts["id"]]
         assert {"dd.networks.convnet", "dd.networks.resnet", "dd.evaluation.protocols.elf"} < set(job.modules)
     assert trained in plan.of(["p"])

@@ -9,6 +9,7 @@ import yaml
 from dd.config import parse
 from dd.errors import ConfigError
 from dd.plan import Plan
+from dd.plan.command import arguments
 from dd.plan.cost import estimate
 from dd.plan.papers import Settings
 
@@ -48,7 +49,7 @@ def test_guides_are_inputs_of_the_distillation(make):
     assert (guidance["networks"], guidance["models"], guidance["epochs"], guidance["alpha"]) == (["convnet3_in", "alexnet"], 3, 20, 1000.0)
     assert len(job.facts["guides"]) == 6 and set(job.facts["guides"]) < set(job.inputs)
     assert [bool(re.search("/epoch20/", path)) for path in job.facts["guides"]] == [True] * 6
-    assert plan.distill_flags(job).count("--need") == 2
+    assert arguments(job).count("--need") == 2
     assert {"dd.networks.alexnet", "dd.networks.convnet"} < set(job.modules)
     chain = {(block.facts["network"], block.facts["previous_epoch"], block.facts["epoch"]) for block in plan.stage("pretrain")}
     assert chain == {(network, *span) for network in ("convnet3_in", "alexnet") for span in ((0, 4), (4, 20))}
@@ -128,7 +129,7 @@ def test_an_epoch_may_be_chosen_on_images_that_nobody_saw(make):
     (chosen,) = [job for job in plan.stage("distill") if job.facts["choice"]]
     candidates = [job for job in plan.stage("distill") if not job.facts["choice"]]
     assert chosen.facts["choice"] == choice.outputs[0] and choice.outputs[0] in chosen.inputs
-    assert plan.distill_flags(chosen).endswith(f"--choice {choice.outputs[0]}")
+    assert arguments(chosen)[-4:-2] == ["--choice", choice.outputs[0]]
     assert len(chosen.facts["guides"]) == 2 * 2 * 3  # both architectures, both candidates, three seeds
     assert [job.config["guidance"]["epochs"] for job in candidates] == [4, 20]
     for job in candidates:

@@ -11,6 +11,7 @@ from dd.config import parse
 from dd.config.stages import AnalyseConfig
 from dd.errors import ConfigError
 from dd.plan import Plan
+from dd.plan.command import arguments
 from dd.plan.cost import estimate
 from dd.plan.papers import Settings
 
@@ -122,7 +123,7 @@ def test_an_analysis_looks_through_networks_of_all_seeds(make):
     assert [Path(file).name for file in files] == [f"seed{seed}.safetensors" for seed in range(6)]
     blocks = [plan.jobs[file] for file in files]
     assert all(block.stage == "pretrain" and block.config["lineage"] == "idc" and block.facts["epoch"] == 20 for block in blocks)
-    assert plan.analyse_flags(job).endswith(" ".join(files)) and f"--distilled {job.inputs[0]} --dataset data/prepared/cifar10" in plan.analyse_flags(job)
+    assert arguments(job) == ["--dataset", "data/prepared/cifar10", "--distilled", job.inputs[0], "--checkpoint", *files, "--out", job.outputs[0]]
     assert plan.cells["p"]["a"][0].point.scaled == []
     few = make(kind="models", matrix=ONE, analysis={**LOOK, "draws": 1}).stage("analyse")[0]
     assert estimate(job, 1e9)[0] > estimate(few, 1e9)[0] > 0

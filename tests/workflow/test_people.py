@@ -70,7 +70,7 @@ def test_the_index_has_every_id(finished):
 
 @pytest.mark.parametrize("modules", [("snakemake", "dvc"), ("snakemake", "dvc", "torchvision", "matplotlib", "pandas")])
 def test_the_library_runs_without_the_workflow(modules):
-    code = f"import sys; sys.modules.update(dict.fromkeys({modules!r})); import dd.verbs, dd.distill, dd.evaluation.run, dd.train.pretrain"
+    code = f"import sys; sys.modules.update(dict.fromkeys({modules!r})); import dd.verbs.jobs, dd.verbs.people, dd.distill, dd.evaluation.run, dd.train.pretrain"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -1,9 +1,19 @@
-# What every compute rule says: which job of the plan this is, its configuration, and the identity of its code.
+# What every compute rule says: which job of the plan this is, its configuration, the identity of its code, and its command.
+import shlex
 import shutil
+
+from dd.plan.command import arguments
 
 # A job asks for a GPU only where it will use one: otherwise a limit of one GPU would run the jobs of a CPU one after the other.
 GPUS = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None))
 DEVICE = f"--device {SETTINGS.device} --threads"
+MARGIN = 120  # seconds before its time limit at which a long job saves and stops
+OUTSIDE = ("prepare", "whiten", "teacher", "generator_file")  # stages that make what others made ready for use
+
+# What follows `python -m dd VERB`. Standard error goes to the log and to the screen.
+LIGHT = " --config - {params.args} <<< {params.cfg:q} 2> >(tee {log:q} >&2)"
+COMPUTE = " --config - {params.args} {DEVICE} {threads} <<< {params.cfg:q} 2> >(tee {log:q} >&2)"
+LONG = " --config - {params.args} {params.stop} {DEVICE} {threads} <<< {params.cfg:q} 2> >(tee {log:q} >&2)"
 
 
 def job(stage, wildcards):
@@ -11,6 +21,34 @@ def job(stage, wildcards):
         return PLAN.job(stage, wildcards)
     except DDError as error:
         raise WorkflowError(str(error)) from None
+
+
+def stop_after(wildcards, resources):
+    """A limit of the scheduler's, in minutes, as one of the job's own. Snakemake does not record what it makes of resources: no rerun."""
+    minutes = resources.get("runtime")
+    return f"--stop-after {max(60 * minutes - MARGIN, 30 * minutes)}" if isinstance(minutes, int) else ""
+
+
+def said(find):
+    """The params of a rule whose job `find` returns for wildcards. All but `stop` are recorded: a change runs the job again."""
+    return {
+        "cfg": lambda w: find(w).text, "code": lambda w: PLAN.code_of(find(w)), "args": lambda w: shlex.join(arguments(find(w))),
+        "stop": stop_after,
+    }
+
+
+# Stages with several rules, by what tells these apart. A profile names stages (`set-resources: {distill: ...}`): so their rules take it over.
+NAMES = {
+    "download": {found.facts["dataset"]: f"download_{found.facts['dataset']}" for found in PLAN.stage("download")},
+    "pretrain": {seeds: f"pretrain_seeds{seeds[0]}to{seeds[-1]}" for seeds in PLAN.blocks("pretrain")},
+    "experts": {seeds: f"experts{seeds[0]}to{seeds[-1]}" for seeds in PLAN.blocks("experts")},
+    "distill": {steps: "distill" + "".join(f"_{step}" for step in steps) for steps in PLAN.step_lists()},
+    "draw": {paper: f"draw_{paper}" for paper in PLAN.paper_jobs()},
+}
+for _given in (workflow.resource_settings.overwrite_resources, workflow.resource_settings.overwrite_threads):
+    for _stage, _names in NAMES.items():
+        if _stage in _given:
+            _given.update({_name: _given[_stage] for _name in _names.values() if _name not in _given})
 
 
 wildcard_constraints:

@@ -1,27 +1,30 @@
 for _download in PLAN.stage("download"):
     rule:
-        name: f"download_{_download.facts['dataset']}"
+        name: NAMES["download"][_download.facts["dataset"]]
         output: _download.outputs,
-        params: cfg=_download.text, folder=f"data/raw/{_download.facts['dataset']}",
+        params: cfg=_download.text, args=shlex.join(arguments(_download)),
         log: f"logs/download/{_download.facts['dataset']}.log",
-        retries: 2
         localrule: True
-        shell: "python -m dd download --config - --out {params.folder} <<< {params.cfg:q} 2> >(tee {log} >&2)"
+        shell: "python -m dd download" + LIGHT
 
 
 rule prepare:
     input: lambda w: job("prepare", w).inputs,
     output: expand("data/prepared/{{dataset}}/{file}", file=["manifest.json", "train.safetensors", "holdout.safetensors", "test.safetensors"]),
-    params: cfg=lambda w: job("prepare", w).text, code=lambda w: job("prepare", w).code, raw="data/raw/{dataset}",
+    params: **said(lambda w: job("prepare", w)),
     log: "logs/prepare/{dataset}.log",
-    shell:
-        "python -m dd prepare --config - --name {wildcards.dataset:q} --raw {params.raw:q} --out $(dirname {output[0]:q}) "
-        "<<< {params.cfg:q} 2> >(tee {log} >&2)"
+    shell: "python -m dd prepare" + LIGHT
 
 
 rule whiten:
     input: lambda w: job("whiten", w).inputs,
     output: "data/prepared/{dataset}/zca.safetensors",
-    params: code=lambda w: job("whiten", w).code,
+    params: **said(lambda w: job("whiten", w)),
     log: "logs/whiten/{dataset}.log",
-    shell: "python -m dd whiten {DEVICE} {threads} --dataset $(dirname {input[0]:q}) --out {output:q} 2> >(tee {log} >&2)"
+    resources: gpu=GPUS,
+    shell: "python -m dd whiten" + COMPUTE
+
+
+# All that the listed papers take from outside, ready to be used: what must be done where there is a network.
+rule data:
+    input: lambda w: [path for one in PLAN.of(SETTINGS.papers) if one.stage in OUTSIDE for path in one.outputs],

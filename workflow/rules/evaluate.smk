@@ -3,18 +3,17 @@ rule evaluate:
     input: lambda w: job("evaluate", w).inputs,
     output: "results/scores/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.json",
     wildcard_constraints: first="\\d+", last="\\d+",
-    params: cfg=lambda w: job("evaluate", w).text, code=lambda w: job("evaluate", w).code, flags=lambda w: PLAN.evaluate_flags(job("evaluate", w)),
+    params: **said(lambda w: job("evaluate", w)),
     log: "logs/evaluate/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.log",
     resources: gpu=GPUS,
-    shell:
-        "python -m dd evaluate --config - --dataset $(dirname {input[1]:q}) --distilled {input[0]:q} --set {wildcards.set} "
-        "--nets {wildcards.first} {wildcards.last} {params.flags} {DEVICE} {threads} --out {output:q} <<< {params.cfg:q} 2> >(tee {log} >&2)"
+    shell: "python -m dd evaluate" + LONG
 
 
-# A value that is chosen from results: those who take it wait for this file.
+# A value that is chosen from results: those who take it wait for this file. It takes a second: not worth a place in a queue.
 rule choose:
     input: lambda w: job("choose", w).inputs,
     output: "results/choices/{id}.json",
-    params: cfg=lambda w: job("choose", w).text, code=lambda w: job("choose", w).code,
+    params: **said(lambda w: job("choose", w)),
     log: "logs/choose/{id}.log",
-    shell: "python -m dd choose --config - --out {output:q} <<< {params.cfg:q} 2> >(tee {log} >&2)"
+    localrule: True
+    shell: "python -m dd choose" + LIGHT

@@ -1,13 +1,11 @@
 # One job trains a block of experts; what is kept are their parameters after every epoch.
 for _seeds, _keys in PLAN.blocks("experts").items():
     rule:
-        name: f"experts{_seeds[0]}to{_seeds[-1]}"
+        name: NAMES["experts"][_seeds]
         input: lambda w, s=_seeds: PLAN.block("experts", w.key, s).inputs,
         output: expand("results/experts/{{key}}/expert{seed}.safetensors", seed=_seeds),
         wildcard_constraints: key="|".join(_keys),
-        params:
-            cfg=lambda w, s=_seeds: PLAN.block("experts", w.key, s).text, code=lambda w, s=_seeds: PLAN.block("experts", w.key, s).code,
-            flags=lambda w, s=_seeds: PLAN.block_flags("experts", w.key, s),
+        params: **said(lambda w, s=_seeds: PLAN.block("experts", w.key, s)),
         log: f"logs/experts/{{key}}/experts{_seeds[0]}to{_seeds[-1]}.log",
         resources: gpu=GPUS,
-        shell: "python -m dd experts --config - {params.flags} {DEVICE} {threads} --out {output} <<< {params.cfg:q} 2> >(tee {log} >&2)"
+        shell: "python -m dd experts" + LONG

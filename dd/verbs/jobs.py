@@ -1,19 +1,19 @@
-"""What each verb of the command line does: read the configuration, call one function of the library, note the run's facts."""
+"""What the verbs that rules call do: read the configuration, call one function of the library, note the run's facts."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dd import gpu
 from dd.config import load_yaml, parse
-from dd.errors import ConfigError, DDError
+from dd.errors import ConfigError
+from dd.provenance import continued, noted
+from dd.stopping import Stopper
 
 WORKFLOW = Path("workflow")
 
@@ -38,8 +38,11 @@ def _required(config: dict[str, Any], key: str) -> Any:
 
 
 def _device(args: Namespace) -> str:
-    """Set the threads, choose the device, and make the arithmetic repeatable."""
+    """Set the threads, choose the device and among several GPUs one that is free, and make the arithmetic repeatable."""
     import torch
+
+    if args.device in ("auto", "cuda"):
+        gpu.claim()  # before CUDA looks which there are
 
     torch.set_num_threads(args.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA's matrix products are not repeatable
@@ -55,34 +58,13 @@ def _device(args: Namespace) -> str:
     return str(args.device)
 
 
-@contextmanager
-def _noted(path: Path, device: str, **facts: Any) -> Iterator[dict[str, Any]]:
-    """Time the block and write its run.json when it ends well; what the block adds to the yielded dict goes in as well."""
-    from dd.artifacts import write_run
-
-    began = time.perf_counter()
-    more: dict[str, Any] = {}
-    yield more
-    if device.startswith("cuda"):
-        import torch
-
-        facts |= {"gpu": torch.cuda.get_device_name(), "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20}
-    write_run(path, device=device, seconds=round(time.perf_counter() - began, 3), **facts, **more)
-
-
-def _stopper(args: Namespace) -> Callable[[], bool]:
-    """Return a function that says when `--stop-after` is over."""
-    if args.stop_after is None:
-        return lambda: False
-    end = time.monotonic() + args.stop_after
-    return lambda: time.monotonic() > end
-
-
 def download(args: Namespace) -> None:
     """Fetch the files of a dataset."""
     from dd.data.download import download as fetch
 
-    fetch(_config(args.config)["dataset"], args.out)
+    config = _config(args.config)
+    with noted(args.out / "run.json"):
+        fetch(_required(config, "dataset"), args.out)
 
 
 def prepare(args: Namespace) -> None:
@@ -90,7 +72,9 @@ def prepare(args: Namespace) -> None:
     from dd.data.config import DatasetConfig
     from dd.data.prepare import prepare as make
 
-    make(args.name, parse(DatasetConfig, _config(args.config), f"dataset {args.name}"), args.raw, args.out)
+    config = parse(DatasetConfig, _config(args.config), f"dataset {args.name}")
+    with noted(args.out / "run.json"):
+        make(args.name, config, args.raw, args.out)
 
 
 def whiten(args: Namespace) -> None:
@@ -98,7 +82,8 @@ def whiten(args: Namespace) -> None:
     from dd.data.whiten import whiten as fit
 
     _device(args)
-    fit(args.dataset, args.out)
+    with noted(args.out.with_suffix(".run.json")):
+        fit(args.dataset, args.out)
 
 
 def teacher(args: Namespace) -> None:
@@ -106,7 +91,8 @@ def teacher(args: Namespace) -> None:
     from dd.teachers import install
 
     config = _config(args.config)
-    install(_required(config, "teacher"), args.file, config.get("sha256"), args.out)
+    with noted(args.out.with_suffix(".run.json")):
+        install(_required(config, "teacher"), args.file, config.get("sha256"), args.out)
 
 
 def experts(args: Namespace) -> None:
@@ -115,9 +101,9 @@ def experts(args: Namespace) -> None:
     from dd.train.experts import experts as train
 
     config = parse(ExpertConfig, _config(args.config), "experts")
-    device = _device(args)
-    with _noted(args.out[0].with_suffix(".run.json"), device, seeds=args.seeds):
-        train(config, args.dataset, args.seeds, args.out, device=device, stop=_stopper(args))
+    device, note = _device(args), args.out[0].with_suffix(".run.json")
+    with Stopper(args.stop_after) as stop, noted(note, device, seeds=args.seeds, resumed=continued(args.out)):
+        train(config, args.dataset, args.seeds, args.out, device=device, stop=stop)
 
 
 def pretrain(args: Namespace) -> None:
@@ -126,11 +112,11 @@ def pretrain(args: Namespace) -> None:
     from dd.train.pretrain import pretrain as train
 
     config = parse(PretrainConfig, _config(args.config), "pretrain")
-    device = _device(args)
-    with _noted(args.out[0].parent / f"seed{args.seeds[0]}.run.json", device, seeds=args.seeds):
+    device, note = _device(args), args.out[0].with_suffix(".run.json")
+    with Stopper(args.stop_after) as stop, noted(note, device, seeds=args.seeds, resumed=continued(args.out)):
         train(
             config, args.dataset, args.epoch, args.seeds, args.out, args.previous or None, args.previous_epoch,
-            device=device, stop=_stopper(args),
+            device=device, stop=stop,
         )  # fmt: skip
 
 
@@ -141,9 +127,9 @@ def generator(args: Namespace) -> None:
 
     config = parse(GanConfig, _config(args.config), "generator")
     device = _device(args)
-    with _noted(args.out.with_suffix(".run.json"), device):
+    with Stopper(args.stop_after) as stop, noted(args.out.with_suffix(".run.json"), device, resumed=continued([args.out])):
         train(
-            config, args.dataset, args.epoch, args.out, args.previous, args.previous_epoch, device=device, stop=_stopper(args),
+            config, args.dataset, args.epoch, args.out, args.previous, args.previous_epoch, device=device, stop=stop,
         )  # fmt: skip
 
 
@@ -154,7 +140,7 @@ def quality(args: Namespace) -> None:
 
     config = parse(QualityConfig, _config(args.config), "quality")
     device = _device(args)
-    with _noted(args.out.with_suffix(".run.json"), device):
+    with noted(args.out.with_suffix(".run.json"), device):
         measure(config, args.generator, args.classifier, args.dataset, args.out, device=device)
 
 
@@ -163,7 +149,8 @@ def generator_file(args: Namespace) -> None:
     from dd.generators.files import install
 
     config = _config(args.config)
-    install(_required(config, "generator"), args.file, config.get("sha256"), args.out)
+    with noted(args.out.with_suffix(".run.json")):
+        install(_required(config, "generator"), args.file, config.get("sha256"), args.out)
 
 
 def distill(args: Namespace) -> None:
@@ -177,10 +164,10 @@ def distill(args: Namespace) -> None:
     demand(args.quality)
     device = _device(args)
     epoch = None if args.choice is None else int(read_json(args.choice)["value"])
-    with _noted(args.out / "run.json", device) as facts:
+    with Stopper(args.stop_after) as stop, noted(args.out / "run.json", device) as facts:
         facts["resumed"] = descend(
             config, args.dataset, args.need, args.seed, args.out, epoch=epoch,
-            device=device, stop=_stopper(args), save_every=args.save_every,
+            device=device, stop=stop, save_every=args.save_every,
         )  # fmt: skip
 
 
@@ -196,15 +183,17 @@ def evaluate(args: Namespace) -> None:
     settings = parse(config_of(config.protocol), config.settings, f"protocol {config.protocol}")
     device = _device(args)
     first, last = args.nets
-    with _noted(args.out.with_suffix(".run.json"), device):
+    state = args.out.parent / ".resume" / f"{args.out.stem}.safetensors"
+    with Stopper(args.stop_after) as stop, noted(args.out.with_suffix(".run.json"), device, resumed=int(state.exists())):
         path = chosen_step(args.distilled, config.step, args.choice)
         check_identity(path, config.distilled)
         distilled = read_distilled(path, args.dataset)
         scores = judge(
             distilled, config.network, config.protocol, settings, args.dataset, args.set, range(first, last + 1), split=config.split,
-            needs=args.need, device=device,
+            needs=args.need, device=device, stop=stop, state=state,
         )  # fmt: skip
         write_scores(args.out, config.model_dump(mode="json"), scores)
+        state.unlink(missing_ok=True)
 
 
 def choose(args: Namespace) -> None:
@@ -214,7 +203,8 @@ def choose(args: Namespace) -> None:
     config = _config(args.config)
     for key in ("files", "criterion", "split"):
         _required(config, key)
-    pick(config, args.out)
+    with noted(args.out.with_suffix(".run.json")):
+        pick(config, args.out)
 
 
 def analyse(args: Namespace) -> None:
@@ -233,7 +223,7 @@ def analyse(args: Namespace) -> None:
         raise ConfigError(f"analyse: models: value {config.models}, with {len(args.checkpoint)} files of --checkpoint")
     check_identity(args.distilled, config.distilled)
     device = _device(args)
-    with _noted(args.out.with_suffix(".run.json"), device):
+    with noted(args.out.with_suffix(".run.json"), device):
         make = {"embeddings": embeddings, "models": models, "accuracy": accuracy, "cams": cams}[config.kind]
         make(config, args.dataset, args.distilled, args.checkpoint, args.out, device=device)
 
@@ -245,7 +235,8 @@ def artifact(args: Namespace) -> None:
     from dd.plan.papers import Settings
 
     plan = Plan(parse(Settings, _config(args.config), "config.yaml"), WORKFLOW)
-    draw_paper(plan.drawing(args.paper), args.out)
+    with noted(args.out / "run.json"):
+        draw_paper(plan.drawing(args.paper), args.out)
 
 
 def report(args: Namespace) -> None:
@@ -254,87 +245,6 @@ def report(args: Namespace) -> None:
     from dd.plan.papers import Settings
     from dd.plan.summary import write
 
-    write(Plan(parse(Settings, _config(args.config), "config.yaml"), WORKFLOW), args.out)
-
-
-def _settings(args: Namespace) -> Any:
-    from dd.plan.papers import load_settings
-
-    settings = load_settings(args.settings)
-    return settings.model_copy(update={"scale": args.scale}) if args.scale else settings
-
-
-def plan(args: Namespace) -> None:
-    """List the jobs of papers."""
-    from dd.plan import Plan
-    from dd.plan.cost import table
-    from dd.plan.papers import load_paper
-
-    settings = _settings(args)
-    for name in args.papers:
-        load_paper(WORKFLOW, name, "plan")
-    print(table(Plan(settings, WORKFLOW, str(args.settings)), args.papers or settings.papers, args.rate, every=args.all))
-
-
-def check(args: Namespace) -> int:
-    """Check all papers at all scales; print every mistake."""
-    from dd.data.config import check_paths, load_datasets
-    from dd.figures.looks import mistakes
-    from dd.plan import Plan
-    from dd.plan.fits import misfits
-    from dd.plan.papers import paper_names
-
-    settings = _settings(args)
-    wrong: dict[str, None] = {}
-    try:
-        check_paths(load_datasets(settings.datasets, f"{args.settings}: datasets"), f"{args.settings}: datasets")
-    except DDError as error:
-        wrong[str(error)] = None
-    for kind, files in (("teachers", settings.teachers), ("generators", settings.generators)):
-        for name, file in files.items():
-            if not Path(file.path).is_file():
-                wrong[f"{args.settings}: {kind}.{name}.path: value {file.path!r}: no such file (docs/{kind}.md says how to get it)"] = None
-    scales = sorted(path.stem for path in (WORKFLOW / "scales").glob("*.yaml"))
-    for scale in {settings.scale, *scales}:
-        for paper in sorted({*paper_names(WORKFLOW), *settings.papers}):
-            try:
-                made = Plan(settings.model_copy(update={"scale": scale, "papers": ()}), WORKFLOW, str(args.settings), only=[paper])
-                file = str(WORKFLOW / "papers" / f"{paper}.yaml")
-                if scale == "paper":  # where no point is left out
-                    wrong |= dict.fromkeys(mistakes(made.drawing(paper), file))
-                if scale == "paper" or paper in settings.papers:  # a record's own paper may be made for one scale only
-                    wrong |= dict.fromkeys(misfits(made, f"{file} at scale {scale}"))
-            except DDError as error:
-                wrong[str(error)] = None
-    if wrong:
-        raise DDError("\n".join(wrong))
-    print(f"{args.settings}: {len(paper_names(WORKFLOW))} papers at {len(scales)} scales: no mistakes found")
-    return 0
-
-
-def record(args: Namespace) -> None:
-    """Keep measured numbers in records/."""
-    from dd.plan import Plan
-    from dd.plan.record import write
-
-    print(write(Plan(_settings(args), WORKFLOW, str(args.settings)), args.paper, args.out))
-
-
-def show(args: Namespace) -> None:
-    """Write a distilled set as an image."""
-    from dd.data.load import load, manifest
-    from dd.data.normalise import raw
-    from dd.evaluation.io import read_distilled
-    from dd.images import write_grid
-
-    distilled = read_distilled(args.file, args.dataset)
-    images, labels = distilled.images, distilled.labels
-    if distilled.stored is not None:
-        images, labels = distilled.stored, labels[:: len(labels) // len(distilled.stored)]
-    elif not len(images):
-        if args.dataset is None:
-            raise ConfigError(f"{args.file}: holds positions, not images; name its prepared dataset with --dataset")
-        images = raw(load(args.dataset, "train")[0][distilled.indices])
-    out = args.out or args.file.with_suffix(".png")
-    write_grid(out, images, labels, span=manifest(args.dataset)["range"] if args.dataset else (0.0, 1.0))
-    print(out)
+    plan = Plan(parse(Settings, _config(args.config), "config.yaml"), WORKFLOW)
+    with noted(args.out.with_suffix(".run.json")):
+        write(plan, args.out)
