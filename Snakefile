@@ -4,6 +4,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from dd.config import load_yaml
 from dd.config import parse as read_config  # `parse` is a name of Snakemake's own
 from dd.errors import DDError
 from dd.plan import Plan
@@ -13,6 +14,13 @@ from dd.plan.pulled import demand
 from dd.slurm.start import start
 
 min_version("9.27")
+
+try:  # first by our own reader: Snakemake's takes a key written twice, and runs Python in values where a key `__use_yte__` says so
+    if "__use_yte__" in load_yaml("config.yaml"):
+        raise DDError("config.yaml: __use_yte__: unknown key; values are never run as Python here")
+except DDError as error:
+    raise WorkflowError(str(error)) from None
+
 configfile: "config.yaml"
 resource_scopes: gpu="local"
 

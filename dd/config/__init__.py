@@ -7,8 +7,11 @@ Whatever is hashed stands in one of these models. A field that was added after i
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from copy import deepcopy
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +22,9 @@ from dd.config.canonical import canonical, digest
 from dd.errors import ConfigError, nearest
 
 __all__ = ["Frozen", "added", "canonical", "digest", "hashed", "load_yaml", "merged", "parse"]
+
+
+LARGEST = 1_000_000  # values of a YAML file, aliases written out
 
 
 class Frozen(BaseModel):
@@ -76,11 +82,43 @@ def parse(model: type[M], data: Any, where: str) -> M:
         ConfigError: one line for each thing that is wrong, all of them at once.
     """
     try:  # through JSON: strict, and lists may fill tuples
-        return model.model_validate_json(json.dumps(data))
+        return model.model_validate_json(json.dumps(_as_json(data, where)))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(model, item, where) for item in error.errors())) from None
-    except TypeError as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets in brackets
         raise ConfigError(f"{where}: holds a value that configuration cannot hold: {error}") from None
+
+
+def _as_json(data: Any, where: str) -> Any:
+    """Return plain data as JSON can hold it, keys as text (1 as "1", true as "true").
+
+    Raises:
+        ConfigError: a value that JSON has not, or two keys that would become one.
+    """
+    if data is None or isinstance(data, (bool, int)):
+        return data
+    if isinstance(data, str):
+        if not data.isascii() and any("\ud800" <= letter <= "\udfff" for letter in data):
+            raise ConfigError(f"{where}: value {data!r}: holds half of a letter (\\ud800 to \\udfff), which is no text")
+        return data
+    if isinstance(data, float):
+        if not math.isfinite(data):
+            raise ConfigError(f"{where}: value {data!r}: must be a finite number")
+        return data
+    if isinstance(data, (list, tuple)):
+        return [_as_json(item, where) for item in data]
+    if not isinstance(data, Mapping):
+        hint = "; write it in quotes" if isinstance(data, date) else ""
+        raise ConfigError(f"{where}: holds a value that configuration cannot hold: {data!r} ({type(data).__name__}){hint}")
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if not (key is None or isinstance(key, (str, int, float))):
+            raise ConfigError(f"{where}: holds a key that configuration cannot hold: {key!r} ({type(key).__name__}); write it in quotes")
+        text = key if isinstance(key, str) else json.dumps(key)
+        if text in result:
+            raise ConfigError(f"{where}: key {text!r} is written twice, once in quotes")
+        result[_as_json(text, where)] = _as_json(value, f"{where}: {text}")
+    return result
 
 
 def _explain(model: type[BaseModel], item: Any, where: str) -> str:
@@ -124,11 +162,33 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     merge = "tag:yaml.org,2002:merge"
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]  # type: ignore[no-untyped-call]
-    twice = {key for key in keys if keys.count(key) > 1}
+    if strange := [key for key in keys if isinstance(key, (list, dict, set))]:
+        raise yaml.constructor.ConstructorError(None, None, f"key {str(strange[0])!r} is no single value", node.start_mark)
+    twice = [str(key) for key, count in Counter(keys).items() if count > 1]
     if twice:
-        raise yaml.constructor.ConstructorError(None, None, f"key {sorted(map(str, twice))[0]!r} is written twice", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, f"key {min(twice)!r} is written twice", node.start_mark)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
+
+
+def _weight(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Return how many values a node stands for when every alias (*name) in it is written out.
+
+    Raises:
+        ComposerError: a node that holds itself, or more values than LARGEST.
+    """
+    if id(node) not in known:
+        known[id(node)] = 0  # until it is known
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
+    if not 0 < known[id(node)] <= LARGEST:
+        wrong = "holds itself" if not known[id(node)] else f"stands for more than {LARGEST} values"
+        raise yaml.composer.ComposerError(None, None, f"what begins here {wrong}", node.start_mark if node else None)
+    return known[id(node)]
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -141,11 +201,20 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
         ConfigError: missing, not YAML (with line and column), a key written twice, or not a mapping.
     """
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        loader = _UniqueKeyLoader(Path(path).read_text(encoding="utf-8"))
+        node = loader.get_single_node()  # type: ignore[no-untyped-call]
+        _weight(node, {})
+        data = None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: has brackets in brackets, too many") from None
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    except Exception as error:  # yaml's constructors raise anything on text that is not what its form says, such as 2001-99-99
+        raise ConfigError(f"{path}: holds a value that cannot be read: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, must be keys and values at top level")
     return data

@@ -13,6 +13,9 @@ from dd.config import Frozen, parse
 from dd.data.registry import DATASETS
 from dd.errors import ConfigError, nearest
 
+# Of a folder that the user has. Control characters would be seen by nobody, braces are wildcards to the workflow.
+FolderName = Annotated[str, Field(pattern=r"^[^{}\x00-\x1f]+$")]
+
 
 class FromDownload(Frozen):
     """The official files."""
@@ -30,47 +33,48 @@ class FromParquet(Frozen):
     """A folder with train.parquet or train-*.parquet, and the same for test, in the Hugging Face layout."""
 
     kind: Literal["parquet"]
-    path: str
+    path: FolderName
 
 
 class FromFolder(Frozen):
     """A folder with train/CLASS/* and test/CLASS/*; of tiny_imagenet also the unpacked archive."""
 
     kind: Literal["folder"]
-    path: str
+    path: FolderName
 
 
 class FromIdx(Frozen):
     """A folder of idx files under MNIST's names, plain or .gz."""
 
     kind: Literal["idx"]
-    path: str
+    path: FolderName
 
 
 class FromWav(Frozen):
     """A folder with CLASS/*.wav; every eighth file of a class, in the order of names, is test."""
 
     kind: Literal["wav"]
-    path: str
+    path: FolderName
 
 
 class FromNpz(Frozen):
     """A folder with the official .npz files: pathmnist.npz, or train_data_batch_1.npz to train_data_batch_10.npz and val_data.npz."""
 
     kind: Literal["npz"]
-    path: str
+    path: FolderName
 
 
 class FromImagenet(Frozen):
     """A folder with ImageNet's train/WNID/* and val/WNID/*."""
 
     kind: Literal["imagenet"]
-    path: str
+    path: FolderName
 
 
 SourceConfig = Annotated[
     FromDownload | FromDigits | FromParquet | FromFolder | FromIdx | FromWav | FromNpz | FromImagenet, Field(discriminator="kind")
 ]
+NAME = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"  # of a dataset
 IMAGES = ("parquet", "folder", "idx")
 KINDS = ("download", "digits", *IMAGES, "wav", "npz", "imagenet")
 # What a registered dataset may come from, by layout, where it is not a download or anybody's images.
@@ -125,8 +129,8 @@ def load_datasets(section: Mapping[str, Any], where: str) -> dict[str, DatasetCo
 
 
 def _load(name: str, data: Any, where: str) -> DatasetConfig:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ConfigError(f"{where}: a dataset's name is letters, digits, _ and - (it becomes a folder)")
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"{where}: a dataset's name is letters, digits, _ and -, at most 64 of them (it becomes a folder)")
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: value {data!r}: must be keys and values, such as {{source: {{kind: ..., path: ...}}}}")
     source = data.get("source")

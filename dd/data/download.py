@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -19,6 +21,30 @@ TIMEOUT = (15, 60)  # seconds to connect, and to wait for the next bytes
 TRIES = 5  # of one address, as long as each brings something; each continues where the one before broke off
 CHUNK = 1 << 18
 CHECKSUM = "md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}"
+
+
+class _Encrypted(requests.Session):
+    """A session that follows no redirect to where the bytes could be changed on their way."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where an answer sends us, if it does.
+
+        Raises:
+            _Failed: to an address that is not https.
+        """
+        target = super().get_redirect_target(resp)
+        if target is not None and not encrypted(absolute := requests.compat.urljoin(resp.url, target)):
+            raise _Failed(f"leads to {absolute}, which is not https, and no checksum says which bytes are right", again=False)
+        return target
+
+
+def encrypted(url: str) -> bool:
+    """Return whether nobody on the way can change what an address sends: it is https, or this very machine."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" or (parts.scheme == "http" and ipaddress.ip_address(parts.hostname or "").is_loopback)
+    except ValueError:  # a name, or no address at all
+        return False
 
 
 class _Failed(Exception):
@@ -47,6 +73,8 @@ def download(name: str, out_dir: Path) -> list[Path]:
             raise ConfigError(
                 f"dd/data/registry.py: {name}: {item.file}: checksum: is absent; allowed for a .zip only, which checks itself"
             )
+        if item.checksum is None and (plain := next((url for url in item.urls if not encrypted(url)), None)):
+            raise ConfigError(f"dd/data/registry.py: {name}: {item.file}: urls: value {plain!r}; without a checksum it must be https")
         if item.checksum is not None and not re.fullmatch(CHECKSUM, item.checksum):
             raise ConfigError(
                 f"dd/data/registry.py: {name}: {item.file}: checksum: value {item.checksum!r}; allowed: md5: and 32, or sha256: and 64 "
@@ -85,7 +113,7 @@ def _fetch(name: str, item: Download, path: Path) -> Path:
     for url in item.urls:
         for left in reversed(range(TRIES)):
             try:
-                resumed = _get(url, part, path)
+                resumed = _get(url, part, path, pinned=item.checksum is not None)
                 _check(part, right, resumed)
             except _Failed as failure:
                 if failure.again and left:
@@ -126,13 +154,16 @@ def _check(part: Path, right: str | None, resumed: bool) -> None:
         raise _Failed(f"sent a file {wrong}", again=False)
 
 
-def _get(url: str, part: Path, path: Path) -> bool:
-    """Append what is missing to `part`; return whether there was something before."""
+def _get(url: str, part: Path, path: Path, *, pinned: bool) -> bool:
+    """Append what is missing to `part`; return whether there was something before. pinned: the registry has the file's checksum."""
     start = have = part.stat().st_size if part.exists() else 0
     # Bytes as they are stored: the checksum is that of the file, not of what a content encoding would unpack it to.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        with (
+            requests.Session() if pinned else _Encrypted() as session,
+            session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response,
+        ):
             if response.status_code == 416 and have:
                 part.unlink()  # as long as the file or longer, and yet not it
                 raise _Failed("has no bytes after those that are here already; starting over", again=True)

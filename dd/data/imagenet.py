@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dd.data.readers import IMAGE_SUFFIXES, RawSplit, is_image
+from dd.data.readers import FORMATS, IMAGE_SUFFIXES, RawSplit, is_image
 from dd.data.registry import DatasetSpec
 from dd.data.resumable import decoded
 from dd.errors import DataError
@@ -138,7 +138,7 @@ def _rgb(data: bytes, name: str) -> tuple[Any, Any]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             return opened.convert("RGB"), Image.Resampling.BILINEAR  # some are grey, some CMYK
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: is not a readable image ({error})") from None

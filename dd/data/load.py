@@ -133,8 +133,14 @@ def indices(folder: Path) -> Tensor:
 
 
 def _tensors(folder: Path, split: str, names: set[str]) -> dict[str, Tensor]:
-    path = folder / f"{split}.safetensors"
-    tensors, meta = load_tensors(path)
-    if set(tensors) != names or (meta.get("fingerprint"), meta.get("split")) != (manifest(folder)["fingerprint"], split):
-        raise ArtifactError(f"{path}: is not the {split} split of the dataset that manifest.json describes; prepare it again")
+    path, facts = folder / f"{split}.safetensors", manifest(folder)
+    try:
+        tensors, meta = load_tensors(path)
+    except ArtifactError as error:  # jobs ask for the manifest, and the file would not come back alone
+        what = str(error).removeprefix(f"{path}: ").partition("; ")[0]
+        raise ArtifactError(f"{path}: {what}; delete {folder / 'manifest.json'} and run again") from None
+    if set(tensors) != names or (meta.get("fingerprint"), meta.get("split")) != (facts["fingerprint"], split):
+        raise ArtifactError(
+            f"{path}: is not the {split} split of the dataset that manifest.json describes; delete {folder / 'manifest.json'} and run again"
+        )
     return tensors

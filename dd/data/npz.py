@@ -14,6 +14,7 @@ from dd.errors import DataError
 
 SHARDS = tuple(f"train_data_batch_{n}.npz" for n in range(1, 11))
 VAL = "val_data.npz"
+LARGEST = 2_000_000_000  # bytes of one array; the largest has 393 million
 
 
 def pathmnist(root: Path, size: int = 32) -> tuple[RawSplit, RawSplit]:
@@ -92,11 +93,16 @@ def _array(file: Path, name: str) -> NDArray[Any]:
         raise DataError(f"{file}: is truncated, damaged or no .npz archive; delete it and get it again")
     try:
         with np.load(file, allow_pickle=False) as archive:
+            for member in archive.zip.infolist():
+                if member.filename in (name, f"{name}.npy") and member.file_size > LARGEST:
+                    raise DataError(f"{file}: {name}: has {member.file_size} bytes, too many; allowed: {LARGEST}")
             if name not in archive.files:
                 raise DataError(f"{file}: holds no array {name}; its arrays: {', '.join(sorted(archive.files)) or '(none)'}")
             array: NDArray[Any] = np.atleast_1d(archive[name])
-    except (DataError, MemoryError):
+    except DataError:
         raise
+    except MemoryError:
+        raise DataError(f"{file}: {name}: is damaged: it says that it is larger than the memory") from None
     except Exception as error:  # numpy raises anything on damaged files
         raise DataError(f"{file}: {name}: is damaged, or pickled, which is never read ({error})") from None
     return array

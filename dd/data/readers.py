@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from dd.errors import DataError, nearest
 from dd.progress import Progress
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # for Pillow: by the bytes it would open others too, and run Ghostscript for some
+LARGEST = 2_000_000_000  # bytes of an unpacked idx file; MNIST's largest has 47 million
+DENSEST = 1040  # bytes that deflate makes of one, at most
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLITS = ("train", "test")
 
@@ -54,7 +57,7 @@ def decode(data: bytes, name: str, *, rgb: bool = False) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.mode[0] in "IF":
                 raise DataError(f"{name}: has pixels of mode {image.mode}; must have 8 bits a channel: convert it first")
             transparent = "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")
@@ -78,7 +81,7 @@ def stack(named: Iterable[tuple[str, bytes]], count: int, *, rgb: bool) -> NDArr
         for row, (name, data) in enumerate(named):
             image = decode(data, name, rgb=rgb)
             if not row:
-                first, images = name, np.empty((count, *image.transpose(2, 0, 1).shape), dtype=np.uint8)
+                first, images = name, _empty(name, count, image)
             if image.transpose(2, 0, 1).shape != images.shape[1:]:
                 raise DataError(
                     f"{name}: image of {_size(image)}, but {first} has {_size(images[0].transpose(1, 2, 0))}; all images of a dataset "
@@ -87,6 +90,13 @@ def stack(named: Iterable[tuple[str, bytes]], count: int, *, rgb: bool) -> NDArr
             images[row] = image.transpose(2, 0, 1)
             progress.update(row + 1)
     return images
+
+
+def _empty(name: str, count: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    try:
+        return np.empty((count, *image.transpose(2, 0, 1).shape), dtype=np.uint8)
+    except MemoryError:
+        raise DataError(f"{name}: {count} images of {_size(image)} have no place in memory: resize them first") from None
 
 
 def _size(image: NDArray[np.uint8]) -> str:
@@ -165,9 +175,9 @@ def _column(file: Path, columns: Sequence[str], wanted: Sequence[str]) -> str:
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
-    return [str(name) for name in names]
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def folder(root: Path, known: Sequence[str] = (), *, rgb: bool = False) -> tuple[RawSplit, RawSplit]:
@@ -246,15 +256,20 @@ def _idx_file(root: Path, name: str, dims: int) -> NDArray[np.uint8]:
     file = plain if plain.exists() else packed
     if not file.exists():
         raise DataError(f"{root}: holds neither {name} nor {name}.gz")
+    size = 4 + 4 * dims
     try:
-        data = file.read_bytes() if file == plain else gzip.decompress(file.read_bytes())
+        with open(plain, "rb") if file == plain else gzip.open(packed, "rb") as opened:
+            header = opened.read(size)
+            if len(header) < size or header[:4] != bytes((0, 0, 8, dims)):
+                raise DataError(f"{file}: is not an idx file of unsigned bytes with {dims} dimension{'s' if dims > 1 else ''}")
+            shape = tuple(int(n) for n in np.frombuffer(header, dtype=">u4", count=dims, offset=4))
+            expected = math.prod(shape)
+            if expected > min(LARGEST, DENSEST * file.stat().st_size):  # before memory is asked for
+                raise DataError(f"{file}: is truncated or damaged: {expected} bytes expected for shape {shape}; allowed: {LARGEST}")
+            data = opened.read(expected + 1)  # a file that goes on for ever is too long by now
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: is truncated or damaged ({error}); delete it and get it again") from None
-    header = 4 + 4 * dims
-    if len(data) < header or data[:4] != bytes((0, 0, 8, dims)):
-        raise DataError(f"{file}: is not an idx file of unsigned bytes with {dims} dimension{'s' if dims > 1 else ''}")
-    shape = tuple(int(n) for n in np.frombuffer(data, dtype=">u4", count=dims, offset=4))
-    if len(data) - header != math.prod(shape):
-        wrong = "is truncated" if len(data) - header < math.prod(shape) else "is too long"
-        raise DataError(f"{file}: {wrong}: {len(data) - header} bytes of data, {math.prod(shape)} expected for shape {shape}")
-    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    if len(data) != expected:
+        wrong = f"is truncated: {len(data)} bytes of data" if len(data) < expected else "is too long: more bytes of data"
+        raise DataError(f"{file}: {wrong}, {expected} expected for shape {shape}")
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)

@@ -75,6 +75,11 @@ def _both(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Stats]:
     return {"dc": (mean, std), "idc": (mean, std)}
 
 
+def _both_ways(address: str) -> tuple[str, str]:
+    """Return https first, then the plain http that the authors publish: which bytes are right, the checksum says."""
+    return f"https://{address}", f"http://{address}"
+
+
 def _mnist(mirrors: tuple[str, ...], sums: tuple[str, str, str, str]) -> tuple[Download, ...]:
     files = [f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     return tuple(Download(f, tuple(f"{mirror}{f}" for mirror in mirrors), f"md5:{s}") for f, s in zip(files, sums, strict=True))
@@ -219,12 +224,12 @@ DATASETS: dict[str, DatasetSpec] = {
             downloads=(
                 Download(
                     "train_32x32.mat",
-                    ("http://ufldl.stanford.edu/housenumbers/train_32x32.mat",),
+                    _both_ways("ufldl.stanford.edu/housenumbers/train_32x32.mat"),
                     "md5:e26dedcc434d2e4c54c9b2d4a06d8373",
                 ),
                 Download(
                     "test_32x32.mat",
-                    ("http://ufldl.stanford.edu/housenumbers/test_32x32.mat",),
+                    _both_ways("ufldl.stanford.edu/housenumbers/test_32x32.mat"),
                     "md5:eb5a983be6a315427106f1b164d9cef3",
                 ),
             ),
@@ -333,7 +338,7 @@ DATASETS: dict[str, DatasetSpec] = {
             downloads=(
                 Download(
                     "tiny-imagenet-200.zip",
-                    ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+                    _both_ways("cs231n.stanford.edu/tiny-imagenet-200.zip"),
                     "md5:90528d7ca1a48142e341f4ef8d21d0de",
                 ),
             ),

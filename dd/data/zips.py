@@ -49,9 +49,12 @@ def member(file: zipfile.ZipFile, archive: Path, name: str, largest: int) -> byt
     """Return the bytes of a member, at most `largest`.
 
     Raises:
-        DataError: it is larger, or damaged.
+        DataError: it is larger, packed in another way than the official archives (whose unpacker could ask for any memory), or damaged.
     """
-    if (size := file.getinfo(name).file_size) > largest:
-        raise DataError(f"{archive}: {name}: has {size} bytes, too many; allowed: {largest}")
+    facts = file.getinfo(name)
+    if facts.file_size > largest:
+        raise DataError(f"{archive}: {name}: has {facts.file_size} bytes, too many; allowed: {largest}")
+    if facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(f"{archive}: {name}: is packed by method {facts.compress_type}; allowed: stored, deflated")
     with damage(archive):
         return file.read(name)  # not more than stated

@@ -101,8 +101,8 @@ def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
             reader = csv.DictReader(file)
             rows = list(reader)
             header = reader.fieldnames or []
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     for name in header:
         if name not in (*COLUMNS, *VALUES):
             raise ConfigError(f"{path}: unknown column {name!r}{nearest(name, (*COLUMNS, *VALUES))}")

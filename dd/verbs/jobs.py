@@ -24,7 +24,7 @@ def _config(path: str) -> dict[str, Any]:
         return load_yaml(path)
     try:
         data = json.load(sys.stdin)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"standard input: is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError("standard input: must be a JSON object")
@@ -173,6 +173,7 @@ def distill(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Train networks on one set and write their scores."""
+    from dd.artifacts import discard
     from dd.choose import chosen_step
     from dd.config.stages import EvaluateConfig
     from dd.evaluation import config_of
@@ -193,7 +194,7 @@ def evaluate(args: Namespace) -> None:
             needs=args.need, device=device, stop=stop, state=state,
         )  # fmt: skip
         write_scores(args.out, config.model_dump(mode="json"), scores)
-        state.unlink(missing_ok=True)
+        discard(state)
 
 
 def choose(args: Namespace) -> None:

@@ -94,7 +94,7 @@ def test_imagenet_at_64x64_is_registered_as_the_papers_have_it():
         assert len(known.classes) == classes and known.counted and known.flip and known.numbered and not known.wnids
         assert known.lineages["dc"] == known.lineages["idc"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     (item,) = spec("tiny_imagenet").downloads
-    assert item.urls == ("http://cs231n.stanford.edu/tiny-imagenet-200.zip",) and item.checksum == "md5:90528d7ca1a48142e341f4ef8d21d0de"
+    assert item.urls[-1] == "http://cs231n.stanford.edu/tiny-imagenet-200.zip" and item.checksum == "md5:90528d7ca1a48142e341f4ef8d21d0de"
 
 
 def test_an_unknown_dataset():

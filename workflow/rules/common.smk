@@ -56,7 +56,7 @@ wildcard_constraints:
     distilled="[0-9a-f]{8}",
     dataset="[^/]+",
     network="[a-z0-9_]+",
-    protocol="[a-z_]+",
+    protocol="[a-z0-9_]+",
     set="\\d+",
     seed="\\d+",
     epoch="\\d+",
