@@ -23,8 +23,9 @@ def write(plan: Plan, paper: str, out: Path) -> Path:
     """
     if paper not in plan.papers:
         raise ConfigError(f"record: no paper or experiment {paper!r}; allowed: {', '.join(plan.papers)}")
-    jobs = plan.of([paper])
-    missing = [path for job in jobs for path in job.outputs if job.stage != "download" and not Path(path).exists()]
+    scores = dict.fromkeys(path for cells in plan.cells[paper].values() for cell in cells for path in cell.scores)
+    read = [*scores, *plan.paper_jobs()[paper].outputs]  # what scores were made from may be elsewhere
+    missing = [path for path in read if not Path(path).exists()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ConfigError(f"record {paper}: not finished, {', '.join(missing[:3])}{more} missing; run `snakemake {paper}` first")

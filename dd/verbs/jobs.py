@@ -184,8 +184,8 @@ def evaluate(args: Namespace) -> None:
     settings = parse(config_of(config.protocol), config.settings, f"protocol {config.protocol}")
     device = _device(args)
     first, last = args.nets
-    state = args.out.parent / ".resume" / f"{args.out.stem}.safetensors"
-    with Stopper(args.stop_after) as stop, noted(args.out.with_suffix(".run.json"), device, resumed=int(state.exists())):
+    state = args.out.parent / ".resume" / args.out.name
+    with Stopper(args.stop_after) as stop, noted(args.out.with_suffix(".run.json"), device, resumed=continued([args.out])):
         path = chosen_step(args.distilled, config.step, args.choice)
         check_identity(path, config.distilled)
         distilled = read_distilled(path, args.dataset)

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-
 from project import ROOT, Project
 
 
