@@ -27,6 +27,7 @@ resource_scopes: gpu="local"
 try:
     SETTINGS = read_config(Settings, config, "config.yaml")
     PLAN = Plan(SETTINGS, Path("workflow"))
+    REPORT = PLAN.report(SETTINGS.papers)
     if workflow.is_main_process:
         demand(())  # a dry run says it too
 except DDError as error:
@@ -37,19 +38,18 @@ onstart:  # of a run that has something to do, in its head process only
     try:
         demand(_files)
         start(workflow, PLAN)
-        write_codes(PLAN.jobs[path] for path in _files if path in PLAN.jobs)
+        write_codes([REPORT, *(PLAN.jobs[path] for path in _files if path in PLAN.jobs)])
     except DDError as error:
         raise WorkflowError(str(error)) from None
 
 include: "workflow/rules/common.smk"
 
 rule all:
-    input:
-        [f"results/papers/{SETTINGS.scale}/{paper}/claims.json" for paper in SETTINGS.papers],
-    output: "results/report.html", "results/index.csv",
-    params: cfg=PLAN.drawing_settings(SETTINGS.papers), code=PLAN.code(["dd.figures.report", "dd.plan.summary"]), args="--out results/report.html",
+    input: REPORT.inputs,
+    output: REPORT.outputs,
+    params: cfg=PLAN.drawing_settings(SETTINGS.papers), code=PLAN.code_of(REPORT), args=shlex.join(arguments(REPORT)),
     log: "logs/report.log",
-    shell: "python -m dd report" + LIGHT
+    shell: shell_of("report")
 
 # What DVC records: also what finished results no longer need, such as experts.
 rule everything:

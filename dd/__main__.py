@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from dd.errors import DDError, Stopped
+from dd.stopping import CONTINUE
 from dd.verbs import jobs, people
-
-CONTINUE = 75  # exit status of a job that saved its state and wants to be started again
 
 
 def _positive(text: str) -> float:
@@ -24,26 +25,43 @@ def _positive(text: str) -> float:
     return value
 
 
+def _count(text: str) -> int:
+    """Read a whole number above 0."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"value {text!r}; allowed: a whole number above 0")
+    return int(text)
+
+
+def _device(text: str) -> str:
+    """Read the name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"value {text!r}; allowed: auto, cpu, cuda, cuda:N")
+    return text
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return the exit status: 0, 1 for a mistake that was explained, 2 for wrong usage, 75 for "to be continued"."""
     args = _parser().parse_args(argv)
     try:
         return int(args.call(args) or 0)
     except DDError as error:
-        print(f"dd {args.verb}: {error}", file=sys.stderr)
-        return 1
+        return _say(args, str(error), 1)
     except Stopped as error:
-        print(f"dd {args.verb}: {error}", file=sys.stderr)
-        return CONTINUE
+        return _say(args, str(error), CONTINUE)
     except MemoryError:
-        print(f"dd {args.verb}: out of memory; make batch_real, ipc or the network smaller, or ask for more", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `dd plan | head`: whoever reads has seen enough
+        return _say(args, "out of memory; make batch_real, ipc or the network smaller, or ask for more", 1)
+    except BrokenPipeError:
         sys.stderr.close()
-        return 0
+        return 0 if args.call.__module__ == people.__name__ else 1  # `dd plan | head`: whoever reads has seen enough
     except OSError as error:
-        print(f"dd {args.verb}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return _say(args, f"{error.filename or ''}: {error.strerror or error}", 1)
+
+
+def _say(args: argparse.Namespace, text: str, status: int) -> int:
+    """Say how a verb ended, if anybody still listens; return its exit status."""
+    with suppress(BrokenPipeError):
+        print(f"dd {args.verb}: {text}", file=sys.stderr, flush=True)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(call=call)
         if job:
             sub.add_argument("--config", required=True, help="JSON (or YAML) file; - reads standard input")
-            sub.add_argument("--threads", type=int, default=1)
+            sub.add_argument("--threads", type=_count, default=1)
         if device:
-            sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto")
+            sub.add_argument("--device", type=_device, default="auto", help="cpu, cuda, cuda:N, or auto")
         return sub
 
     _add_jobs(add)
@@ -71,7 +89,8 @@ class _Add(Protocol):
 
 def _add_jobs(add: _Add) -> None:
     def long(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--stop-after", type=float, metavar="SECONDS", help="save, and exit with status 75, after this long")
+        sub.add_argument("--stop-after", type=_positive, metavar="SECONDS", help="save, and exit with status 75, after this long")
+        sub.add_argument("--code", help="identity of the code: a state that other code left is not continued")
 
     path: dict[str, Any] = {"type": Path, "required": True}
     sub = add("download", jobs.download, "fetch and check the files of a dataset", device=False)
@@ -80,7 +99,7 @@ def _add_jobs(add: _Add) -> None:
     sub.add_argument("--name", required=True)
     sub.add_argument("--raw", **path)
     sub.add_argument("--out", **path)
-    sub = add("whiten", jobs.whiten, "fit the whitening (ZCA) of a prepared dataset")
+    sub = add("whiten", jobs.whiten, "fit the whitening (ZCA) of a prepared dataset", device=False)
     sub.add_argument("--dataset", **path)
     sub.add_argument("--out", **path)
     sub = add("teacher", jobs.teacher, "check a file of pre-trained weights and convert it", device=False)
@@ -178,8 +197,8 @@ def _add_people(add: _Add) -> None:
     sub.add_argument("--resume", **path, metavar="DIR", help="folder to continue from, and to pack results into")
     sub.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="artifacts, or patterns of files, with what they need")
     sub.add_argument("--keep", nargs="+", default=[], metavar="KIND", help="pack these folders of results/ too")
-    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto")
-    sub.add_argument("--threads", type=int, default=1)
+    sub.add_argument("--device", type=_device, help="cpu, cuda, cuda:N, or auto; default: that of config.yaml")
+    sub.add_argument("--threads", type=_count, default=1)
     sub = add("restart", people.restart, "start a workflow again whose head process was killed", job=False, device=False)
     sub.add_argument("how", choices=("wait", "cancel"), help="what to do with its jobs that are still queued or running")
     sub.add_argument("snakemake", nargs="*", metavar="ARGUMENT", help="of snakemake, after --")

@@ -72,6 +72,12 @@ def _clear(path: Path) -> None:
                 left.unlink()
 
 
+def discard(path: Path | str) -> None:
+    """Remove a state that is no longer needed, if it is there, and what killed processes left of it."""
+    Path(path).unlink(missing_ok=True)
+    _clear(Path(path))
+
+
 def _runs(process: str) -> bool:
     try:
         os.kill(int(process), 0)
@@ -109,7 +115,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: is not readable JSON ({error}); delete it and run again") from error
 
 
@@ -153,7 +159,7 @@ def _read_header(path: Path | str, text: str | None) -> tuple[dict[str, Any], st
         meta, content, own = header["meta"], header["sha256"], header.get("meta_sha256")
         if not isinstance(meta, dict) or (own is not None and own != _meta_digest(meta)):
             raise ValueError("its metadata do not match their own sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{path}: is damaged ({error}); delete it and run again") from None
     return meta, content
 

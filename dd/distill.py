@@ -80,6 +80,8 @@ def distill(
     resume = out / ".resume"
     loop = Loop(run, resume / "state.safetensors", {"config": hashed(config), "seed": seed, "fingerprint": facts["fingerprint"]})
     loop.load()
+    if loop.step == 0:
+        shutil.rmtree(resume / "steps", ignore_errors=True)  # of a run that left no state: not this one's
     diverged = loop.descend(stop, save_every, lambda step: _write_set(resume / "steps" / f"{step}.safetensors", run.finish(), about))
     final = run.finish()
     if diverged:
@@ -140,6 +142,14 @@ def _publish_steps(hidden: Path, public: Path, steps: tuple[int, ...], final: Di
                 shutil.copyfile(made, temporary)
         else:  # the run diverged, or ended, before this step: what there is
             _write_set(public / made.name, final, about)
+
+
+def _sound(path: Path) -> bool:
+    try:
+        load_tensors(path)
+    except ArtifactError:
+        return False
+    return True
 
 
 class Loop:
@@ -246,7 +256,13 @@ class Loop:
         save_tensors(self.state, tensors, meta)
 
     def load(self) -> None:
-        """Continue from a saved state, if there is one of this very run; one that is damaged or foreign is set aside."""
+        """Continue from a saved state, if there is one of this very run; one that is damaged is set aside.
+
+        So is one whose published steps, which lie beside it, are damaged or gone: they come again only from the beginning.
+
+        Raises:
+            ArtifactError: the state is that of another run.
+        """
         run = self.run
         if not self.state.exists() or run.optimizer is None or run.parameterization is None:
             return
@@ -257,6 +273,8 @@ class Loop:
             return
         if {key: meta.get(key) for key in self.identity} != self.identity:
             raise ArtifactError(f"{self.state}: belongs to another configuration, seed or dataset; delete its folder and run again")
+        if not all(_sound(self.state.parent / "steps" / f"{step}.safetensors") for step in run.steps if step < meta["step"]):
+            return
         pick = lambda prefix: {key[len(prefix) + 1 :]: value for key, value in tensors.items() if key.startswith(prefix + ".")}  # noqa: E731
         run.parameterization.load_state_dict(pick("parameterization"))
         if run.renew is not None:  # the tensors may be those of another space

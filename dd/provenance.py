@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -43,13 +43,13 @@ def noted(path: Path, device: str = "cpu", **facts: Any) -> Iterator[dict[str, A
     Args:
         path: of the run.json.
         device: on which the block computes: cpu, cuda or cuda:N.
-        facts: go in as they are; they must be JSON.
+        facts: go in as they are; they must be JSON. But for `earlier_seconds`, which earlier runs of the job took: seconds count them too.
     """
     before = {"started": _now(), **_git()}  # as the job began: a commit made meanwhile is not what it runs
     began = time.perf_counter()
     more: dict[str, Any] = {}
     yield more
-    seconds = round(time.perf_counter() - began, 3)
+    seconds = round(time.perf_counter() - began + facts.pop("earlier_seconds", 0.0), 3)
     try:
         write_run(path, **{**before, "device": device, "seconds": seconds, **_gpu(device), **facts, **more})
     except (ArtifactError, TypeError, ValueError) as error:
@@ -58,15 +58,11 @@ def noted(path: Path, device: str = "cpu", **facts: Any) -> Iterator[dict[str, A
         print(f"warning: the result is there, but not how it was made: {error}", file=sys.stderr)
 
 
-def continued(outs: Iterable[Path]) -> int:
-    """Return 1 if an earlier run of a job left a state of one of its outputs to go on from, in `.resume` beside it; else 0."""
-    return int(any((out.parent / ".resume" / out.name).exists() for out in outs))
-
-
 def write_run(path: Path | str, **facts: Any) -> None:
     """Write what may differ between two honest runs to a run.json; `facts` go before what is found out here.
 
-    Keys: commit, dirty (dd, workflow or Snakefile differ from the commit, or have files that it lacks), git (why these are not known;
+    Keys: commit, code_commit (the last one that changed dd, workflow or Snakefile), dirty (these differ from it, or have files that it
+    lacks), git (why these are not known;
     otherwise absent); python, dd, torch and `PACKAGES` (versions); host, threads and deterministic (how torch
     computed; absent where it did not), cuda_visible_devices (absent where it is not set), slurm and attempt (absent outside of a
     cluster's job), peak_memory_mb, started and finished (UTC).
@@ -162,7 +158,8 @@ def _git() -> dict[str, Any]:
         top = Path(_run("rev-parse", "--show-toplevel"))
         if top.resolve() != ROOT:
             raise OSError(f"the project is no git checkout of its own, but lies in {top.name}")
-        return {"commit": _run("rev-parse", "HEAD"), "dirty": bool(_run("status", "--porcelain", "--", *CODE))}
+        head, code = _run("rev-parse", "HEAD"), _run("log", "-1", "--format=%H", "--", *CODE)
+        return {"commit": head, "code_commit": code or head, "dirty": bool(_run("status", "--porcelain", "--", *CODE))}
     except subprocess.CalledProcessError as error:
         return {"commit": None, "dirty": None, "git": (error.stderr.strip().splitlines() or ["it failed"])[0]}
     except (OSError, subprocess.SubprocessError) as error:

@@ -53,14 +53,15 @@ def lines_of(found: Sequence[Facts], total: int, which: str = "") -> list[tuple[
         text = f"{len(resumed)} of {len(found)} jobs went on where an earlier run had stopped, at least {sum(resumed)} times in all"
         lines.append(("resumed", text))
     seconds = sum(facts.get("seconds") or 0.0 for facts in found)
-    lines.append(("seconds", f"{seconds:.0f}{' (of the last run of each job)' if resumed else ''}"))
+    lines.append(("seconds", f"{seconds:.0f}{' (without runs that were killed)' if resumed else ''}"))
     return lines
 
 
 def mixed(found: Sequence[Facts]) -> list[str]:
     """Return a sentence for each thing in which the jobs of one paper should not differ and do, or that cannot be told."""
     sentences = []
-    commits = _counts(map(_commit, found))
+    # A commit of results, or of words, leaves the code as it was.
+    commits = _counts(_commit({**facts, "commit": facts.get("code_commit") or facts.get("commit")}) for facts in found)
     if len(commits) > 1:
         sentences.append(f"The results of this paper come from several states of the code: {_listed(commits)}.")
     elif any(facts.get("dirty") for facts in found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,8 +78,10 @@ def save(made: Figure, stem: Path) -> None:
         "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     }
     for suffix, metadata in about.items():
+        drawn = io.BytesIO()  # first: on a full disk, matplotlib's PDF writer hides the error behind one of its own
+        made.savefig(drawn, format=suffix, dpi=DPI, metadata=metadata)
         with atomic(stem.with_name(f"{stem.name}.{suffix}")) as temporary:
-            made.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
+            temporary.write_bytes(drawn.getvalue())
 
 
 def heading(made: Figure, title: str, note: str = "", legend: Mapping[str, Any] | None = None) -> None:

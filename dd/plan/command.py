@@ -7,8 +7,21 @@ from pathlib import PurePosixPath
 
 from dd.plan.job import Job
 
-DEVICED = ("whiten", "pretrain", "generator", "quality", "experts", "distill", "evaluate", "analyse")  # stages that compute on a device
+DEVICED = ("pretrain", "generator", "quality", "experts", "distill", "evaluate", "analyse")  # stages that compute on a device
 LONG = ("pretrain", "generator", "experts", "distill", "evaluate")  # stages that save their state when they are asked to stop
+
+
+def shell(stage: str) -> str:
+    """Return the command of a stage's rules, in Snakemake's form: it fills in params, threads, log and the Snakefile's DEVICE.
+
+    Standard error goes to the log and to the screen. Signals that ask a job to save, as a terminal's Ctrl-C does, reach the shell and
+    `tee` too: the former waits for the job's own status, the latter stays for its last words.
+    """
+    words = ["--config - {params.args} --threads {threads}"]
+    words += ["--device {DEVICE}"] if stage in DEVICED else []
+    words += ["--code {params.code} {params.stop}"] if stage in LONG else []
+    patient = "trap : TERM USR1 INT; " if stage in LONG else ""
+    return f"{patient}python -m dd {stage} {' '.join(words)} <<< {{params.cfg:q}} 2> >(trap '' TERM USR1 INT; exec tee {{log:q}} >&2)"
 
 
 def arguments(job: Job) -> list[str]:
@@ -80,5 +93,6 @@ _ARGUMENTS: dict[str, Callable[[Job], Sequence[object]]] = {
     "evaluate": _evaluate,
     "choose": lambda job: ["--out", job.outputs[0]],
     "analyse": _analyse,
+    "report": lambda job: ["--out", job.outputs[0]],
     "artifact": lambda job: ["--paper", job.facts["paper"], "--out", _folder(job.outputs[0])],
 }

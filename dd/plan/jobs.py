@@ -18,7 +18,6 @@ from dd.data.registry import DATASETS, raw_files
 from dd.errors import ConfigError, nearest
 from dd.plan import choices, supplies
 from dd.plan.analyses import analysis
-from dd.plan.code import code_id
 from dd.plan.drawing import claims_file, drawing, reported_file
 from dd.plan.generators import behind, check_generators, measured, measures_of, quality_at
 from dd.plan.job import DRAWN, PATHS, Cell, Job
@@ -342,15 +341,15 @@ class Plan:
         """Return the settings that drawing these papers depends on, as JSON: where jobs run, or what is refused, changes no picture."""
         return canonical({**self.settings.model_dump(mode="json", exclude={"device", "strict", "track_code"}), "papers": list(papers)})
 
-    def code(self, modules: Iterable[str]) -> str:
-        """Return the identity of the code of these modules."""
-        return code_id(modules)
+    def report(self, papers: Iterable[str]) -> Job:
+        """Return the job that writes the report of papers. It is none of `jobs`: no paper asks for it."""
+        claims = [PATHS["artifact"].format(scale=self.scale.scale, paper=paper) for paper in papers]
+        modules = ["dd.figures.report", "dd.plan.summary"]
+        return Job("report", ["results/report.html", "results/index.csv"], claims, {"papers": list(papers)}, modules)
 
     def code_of(self, job: Job) -> str:
-        """Return the identity of a job's code; with `track_code: false`, the one that made the result, if all of it is there."""
-        if self.settings.track_code or not all(Path(path).exists() for path in job.outputs):
-            return job.code
-        return recorded_code(job.outputs[0]) or job.code
+        """Return the identity of a job's code; with `track_code: false`, the one that last made its result, if one did."""
+        return job.code if self.settings.track_code else recorded_code(job.outputs[0]) or job.code
 
     def of(self, papers: Iterable[str]) -> list[Job]:
         """Return the jobs that these papers need, in an order in which they can run."""

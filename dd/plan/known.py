@@ -42,7 +42,8 @@ def results(stages: tuple[str, ...] = tuple(PLACES), root: Path = Path(".")) -> 
         folders, files = PLACES[stage]
         for folder in sorted(root.glob(folders)):
             found = ID.search(folder.name)
-            file = min(folder.glob(files), default=None) if found else None
+            there = (path for path in folder.glob(files) if not path.name.endswith("run.json"))  # a note is no result
+            file = min(there, default=None) if found else None
             if found and file is not None:
                 yield Known(found[1], stage, str(file.relative_to(root)), _config(stage, file, root) or rows.get((stage, found[1])))
 

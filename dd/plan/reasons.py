@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import io
 import json
 import shlex
-import tokenize
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dd.artifacts import sha256_file
 from dd.plan.code import CODES, modules_of
-from dd.plan.command import arguments
+from dd.plan.command import arguments, shell
 from dd.plan.job import Job
 from dd.plan.jobs import Plan
 from dd.plan.recorded import Record, interrupted, recorded
@@ -165,7 +161,7 @@ class Fates:
                 found.append(Reason("code", text))
             else:
                 fate.notes.extend({f"{text}; track_code is false, so nothing runs again for it"} - {*fate.notes})
-        if record.command is not None and not self._commands.known(record.command):
+        if record.command is not None and record.command != shell(job.stage):
             found.append(Reason("command", f"command: the rule {record.rule} says another command than it did"))
         return found
 
@@ -186,55 +182,6 @@ class Fates:
         if job.stage == "artifact":  # a digest says nothing to a reader
             lines = ["what is drawn: the paper file, its points or their files" if line.startswith("digest:") else line for line in lines]
         return lines
-
-    @cached_property
-    def _commands(self) -> Commands:
-        return Commands(self._root)
-
-
-class Commands:
-    """The shell commands that the rules say now. root: of the checkout."""
-
-    def __init__(self, root: Path) -> None:
-        self._known: dict[str, bool] = {}
-        self._parts: set[str] = set()
-        for path in (root / "Snakefile", *sorted((root / "workflow" / "rules").glob("*.smk"))):
-            try:
-                self._parts.update(_strings(path.read_text(encoding="utf-8")))
-            except (OSError, SyntaxError, tokenize.TokenError):
-                continue
-
-    def known(self, command: str) -> bool:
-        """Return whether a command is one of the strings of the rules, or several of them one after the other."""
-        if command not in self._known:
-            self._known[command] = not self._parts or self._made_of_parts(command)  # without rules there is nothing to compare with
-        return self._known[command]
-
-    def _made_of_parts(self, command: str) -> bool:
-        ends = {0}
-        for at in range(len(command)):
-            if at in ends:
-                ends.update(at + len(part) for part in self._parts if part and command.startswith(part, at))
-        return len(command) in ends
-
-
-def _strings(text: str) -> list[str]:
-    """Return the strings of a Snakemake file; those that stand side by side as one, as Python has it."""
-    found: list[str] = []
-    joined = False
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.STRING:
-            try:
-                value = ast.literal_eval(token.string)
-            except (ValueError, SyntaxError):  # an f-string before Python 3.12
-                joined = False
-                continue
-            if isinstance(value, str):
-                found.append(found.pop() + value if joined else value)
-                joined = True
-        elif token.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT):
-            joined = False
-    return found
 
 
 def changed_modules(job: Job, before: str, root: Path = Path(".")) -> str:

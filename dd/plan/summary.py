@@ -26,7 +26,9 @@ def run_file(job: Job) -> Path:
 
 
 def run_facts(job: Job) -> dict[str, Any] | None:
-    """Return what a job's run.json says, or None where there is none that can be read (never made, or pulled without it)."""
+    """Return what a job's run.json says, or None where there is none that can be read, or no result that it could be about."""
+    if not Path(job.outputs[0]).exists():  # Snakemake removes a result before it makes it anew, and knows nothing of the note
+        return None
     try:
         facts = json.loads(run_file(job).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dd.artifacts import load_tensors, save_tensors
+from dd.artifacts import discard, load_tensors, save_tensors
 from dd.data.load import pool as real
 from dd.data.pool import RealPool
 from dd.errors import ArtifactError, DDError, Stopped
@@ -60,6 +60,7 @@ def experts(
             kept = out.parent / ".resume" / out.name
             expert = Expert(config, facts, seed, device)
             if expert.finished(out):
+                discard(kept)
                 continue
             made.append((kept, out))
             if expert.finished(kept):
@@ -80,6 +81,7 @@ def experts(
                     raise Stopped(f"stopped after epoch {expert.epoch} of {config.epochs} of expert {seed}; start again to continue")
     for kept, out in made:  # a block appears as a whole, but for a crash in these lines
         kept.replace(out)
+        discard(kept)
 
 
 class Expert:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from dd import generators
-from dd.artifacts import load_tensors, save_tensors
+from dd.artifacts import discard, load_tensors, save_tensors
 from dd.data.load import load
 from dd.errors import ArtifactError, ConfigError, Stopped
 from dd.generators import Generator, to_gan
@@ -79,6 +79,7 @@ def train(
     learner = GanLearner(config, dataset, seed, device)
     kept, first, last = out.parent / ".resume" / out.name, previous_epoch * learner.updates, epoch * learner.updates
     if learner.resume(out, last, last):
+        discard(kept)  # of a job that ended between its last two lines
         return
     if not learner.resume(kept, first + 1, last) and previous is not None:
         learner.load(previous, previous_epoch)
@@ -94,7 +95,7 @@ def train(
             if stopping:
                 raise Stopped(f"stopped after update {learner.step} of {last} of seed {seed}; start again to continue")
     learner.save(out)
-    kept.unlink(missing_ok=True)
+    discard(kept)
 
 
 def r1_penalty(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:

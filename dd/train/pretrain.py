@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dd import networks
-from dd.artifacts import load_tensors, read_meta, save_tensors
+from dd.artifacts import discard, load_tensors, read_meta, save_tensors
 from dd.config import hashed
 from dd.data.load import manifest
 from dd.data.load import pool as real
@@ -72,6 +72,7 @@ def pretrain(
         for number, (seed, out, start, kept) in enumerate(zip(seeds, outs, starts, hidden, strict=True)):
             learner = Learner(config, facts, seed, device)
             if learner.resume(out, epoch, epoch):
+                discard(kept)
                 continue
             made.append((kept, out))
             if learner.resume(kept, epoch, epoch):
@@ -91,6 +92,7 @@ def pretrain(
             learner.save(kept)
     for kept, out in made:  # a block appears as a whole, but for a crash in these lines
         kept.replace(out)
+        discard(kept)
 
 
 def facts_of(config: PretrainConfig | ExpertConfig | GanConfig, dataset: Path) -> dict[str, Any]:

@@ -12,22 +12,24 @@ from typing import Any
 from dd import gpu
 from dd.config import load_yaml, parse
 from dd.errors import ConfigError
-from dd.provenance import continued, noted
+from dd.provenance import noted
+from dd.states import continued, states_of
 from dd.stopping import Stopper
 
 WORKFLOW = Path("workflow")
 
 
 def _config(path: str) -> dict[str, Any]:
-    """Read a configuration: JSON from standard input, or a JSON or YAML file (JSON is YAML)."""
-    if path != "-":
+    """Read a configuration: JSON from standard input or a file that ends in .json, or a YAML file."""
+    if path != "-" and not path.endswith(".json"):
         return load_yaml(path)
-    try:
-        data = json.load(sys.stdin)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"standard input: is not JSON: {error}") from None
+    where = "standard input" if path == "-" else path
+    try:  # not as YAML, for which 1e-05 is text
+        data = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: is not JSON: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError("standard input: must be a JSON object")
+        raise ConfigError(f"{where}: must be a JSON object")
     return data
 
 
@@ -37,17 +39,23 @@ def _required(config: dict[str, Any], key: str) -> Any:
     return config[key]
 
 
-def _device(args: Namespace) -> str:
-    """Set the threads, choose the device and among several GPUs one that is free, and make the arithmetic repeatable."""
+def _threads(args: Namespace) -> None:
+    """Set the threads, and make the arithmetic repeatable."""
     import torch
-
-    if args.device in ("auto", "cuda"):
-        gpu.claim()  # before CUDA looks which there are
 
     torch.set_num_threads(args.threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA's matrix products are not repeatable
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, slow
+
+
+def _device(args: Namespace) -> str:
+    """Choose the device and among several GPUs one that is free; set the threads, and make the arithmetic repeatable."""
+    import torch
+
+    if args.device in ("auto", "cuda"):
+        gpu.claim()  # before CUDA looks which there are
+    _threads(args)
     if args.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = args.device.partition(":")[0]
@@ -81,7 +89,7 @@ def whiten(args: Namespace) -> None:
     """Fit the whitening of a prepared dataset."""
     from dd.data.whiten import whiten as fit
 
-    _device(args)
+    _threads(args)
     with noted(args.out.with_suffix(".run.json")):
         fit(args.dataset, args.out)
 
@@ -102,7 +110,8 @@ def experts(args: Namespace) -> None:
 
     config = parse(ExpertConfig, _config(args.config), "experts")
     device, note = _device(args), args.out[0].with_suffix(".run.json")
-    with Stopper(args.stop_after) as stop, noted(note, device, seeds=args.seeds, resumed=continued(args.out)):
+    states = states_of(args.out)
+    with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(note, device, seeds=args.seeds, **went):
         train(config, args.dataset, args.seeds, args.out, device=device, stop=stop)
 
 
@@ -113,7 +122,8 @@ def pretrain(args: Namespace) -> None:
 
     config = parse(PretrainConfig, _config(args.config), "pretrain")
     device, note = _device(args), args.out[0].with_suffix(".run.json")
-    with Stopper(args.stop_after) as stop, noted(note, device, seeds=args.seeds, resumed=continued(args.out)):
+    states = states_of(args.out)
+    with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(note, device, seeds=args.seeds, **went):
         train(
             config, args.dataset, args.epoch, args.seeds, args.out, args.previous or None, args.previous_epoch,
             device=device, stop=stop,
@@ -127,7 +137,8 @@ def generator(args: Namespace) -> None:
 
     config = parse(GanConfig, _config(args.config), "generator")
     device = _device(args)
-    with Stopper(args.stop_after) as stop, noted(args.out.with_suffix(".run.json"), device, resumed=continued([args.out])):
+    note, states = args.out.with_suffix(".run.json"), states_of([args.out])
+    with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(note, device, **went):
         train(
             config, args.dataset, args.epoch, args.out, args.previous, args.previous_epoch, device=device, stop=stop,
         )  # fmt: skip
@@ -164,7 +175,8 @@ def distill(args: Namespace) -> None:
     demand(args.quality)
     device = _device(args)
     epoch = None if args.choice is None else int(read_json(args.choice)["value"])
-    with Stopper(args.stop_after) as stop, noted(args.out / "run.json", device) as facts:
+    states = [args.out / ".resume" / "state.safetensors"]
+    with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(args.out / "run.json", device, **went) as facts:
         facts["resumed"] = descend(
             config, args.dataset, args.need, args.seed, args.out, epoch=epoch,
             device=device, stop=stop, save_every=args.save_every,
@@ -184,8 +196,8 @@ def evaluate(args: Namespace) -> None:
     settings = parse(config_of(config.protocol), config.settings, f"protocol {config.protocol}")
     device = _device(args)
     first, last = args.nets
-    state = args.out.parent / ".resume" / args.out.name
-    with Stopper(args.stop_after) as stop, noted(args.out.with_suffix(".run.json"), device, resumed=continued([args.out])):
+    note, (state,) = args.out.with_suffix(".run.json"), states_of([args.out])
+    with Stopper(args.stop_after) as stop, continued([state], args.code) as went, noted(note, device, **went):
         path = chosen_step(args.distilled, config.step, args.choice)
         check_identity(path, config.distilled)
         distilled = read_distilled(path, args.dataset)

@@ -131,6 +131,7 @@ def run(args: Namespace) -> int:
     from dd.plan.run import run as work
 
     plan = Plan(_settings(args), WORKFLOW, str(args.settings), only=args.papers)
+    device = args.device or plan.settings.device
     return work(
-        plan, args.papers, budget=args.budget, resume=args.resume, only=args.only, device=args.device, threads=args.threads, keep=args.keep
-    )  # fmt: skip
+        plan, args.papers, budget=args.budget, resume=args.resume, only=args.only, device=device, threads=args.threads, keep=args.keep
+    )

@@ -14,7 +14,7 @@ from dd.plan import Plan, code
 from dd.plan.command import arguments
 from dd.plan.explain import explain
 from dd.plan.papers import Settings
-from dd.plan.reasons import Commands, Fates, changed_modules, differences
+from dd.plan.reasons import Fates, changed_modules, differences
 from dd.plan.recorded import interrupted, recorded, recorded_code
 from dd.plan.summary import run_file
 
@@ -212,14 +212,6 @@ def test_a_result_of_an_older_configuration_is_recognised(checkout):
 
 def test_differences_name_the_field():
     assert differences({"a": {"b": 1, "c": [1]}, "d": None}, {"a": {"b": 2, "c": [1]}, "e": "x"}) == ["a.b: 1 -> 2", "d: null -> (none)", 'e: (none) -> "x"']
-
-
-def test_the_commands_of_all_rules_are_known(checkout):
-    commands = Commands(checkout)
-    for stage, tail in (("distill", "{params.stop} {DEVICE} {threads} "), ("whiten", "{DEVICE} {threads} "), ("choose", "")):
-        assert commands.known(f"python -m dd {stage} --config - {{params.args}} {tail}<<< {{params.cfg:q}} 2> >(tee {{log:q}} >&2)")
-    assert not commands.known("python -m dd distill --config - {params.args}")
-    assert Commands(checkout / "nowhere").known("anything")
 
 
 def test_no_record_is_evaluated_and_none_that_is_broken_stops_anything(checkout):

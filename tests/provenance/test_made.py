@@ -83,7 +83,7 @@ def test_several_commits_and_versions_are_said_plainly(tmp_path):
 @pytest.mark.parametrize(
     ("runs", "words"),
     [([], []), ([ONE], []), ([{**ONE, "dirty": True}], ["in no commit"]), ([ONE, {**ONE, "commit": None}], ["several states", "not known"]),
-     ([{**ONE, "commit": None}], []), ([ONE, {**ONE, "dirty": True}], ["several states"])],
+     ([{**ONE, "commit": None}], []), ([{**ONE, "code_commit": "c"}, {**ONE, "commit": "d", "code_commit": "c"}], []), ([ONE, {**ONE, "dirty": True}], ["several states"])],
 )  # fmt: skip
 def test_what_is_mixed(runs, words):
     said = " ".join(mixed(runs))
@@ -115,6 +115,10 @@ def test_cost_is_by_stage_and_device(tmp_path, monkeypatch):
         run_file(job).write_text(json.dumps(facts))
     (tmp_path / "s/3.run.json").write_text("[]")
     assert run_facts(jobs[3]) is None
+    assert run_facts(jobs[0]) is None, "a note without its result is about another one"
+    for job in jobs:
+        (tmp_path / job.outputs[0]).write_text("{}")
+    assert run_facts(jobs[0]) == ONE
     rows = {row["device"]: row for row in cost(jobs)}
     assert rows["A100"] == {"stage": "evaluate", "device": "A100", "jobs": 2, "seconds": 4.0, "peak_memory_mb": 300, "peak_gpu_memory_mb": 9, "resumed": 1}
     assert rows["cpu"]["seconds"] == 1.2 and rows["no run.json"]["jobs"] == 1

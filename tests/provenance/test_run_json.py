@@ -10,7 +10,7 @@ import pytest
 
 from dd import provenance
 from dd.artifacts import write_text
-from dd.provenance import continued, noted, scheduled, write_run
+from dd.provenance import noted, scheduled, write_run
 
 
 def read(path):
@@ -117,15 +117,6 @@ def test_what_slurm_says_and_which_gpus_are_seen(monkeypatch):
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     monkeypatch.setenv("SLURM_JOB_PARTITION", "gpu")
     assert scheduled()["slurm"] == {"job": "41", "node": "n1", "partition": "gpu"}
-
-
-def test_a_state_that_was_left_is_seen(tmp_path):
-    outs = [tmp_path / "seed0.safetensors", tmp_path / "seed1.safetensors"]
-    assert continued(outs) == 0
-    (tmp_path / ".resume").mkdir()
-    assert continued(outs) == 0
-    (tmp_path / ".resume/seed1.safetensors").touch()
-    assert continued(outs) == 1
 
 
 OUTER = """

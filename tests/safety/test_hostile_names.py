@@ -15,7 +15,7 @@ from dd.data.config import load_datasets
 from dd.data.load import load, manifest
 from dd.errors import ConfigError
 from dd.plan import Plan
-from dd.plan.command import arguments
+from dd.plan.command import arguments, shell
 from dd.plan.job import Job
 from dd.plan.papers import Settings, load_paper, load_scale
 
@@ -90,25 +90,23 @@ def test_devices_are_those_that_there_are(device):
 # -- rules ----------------------------------------------------------------------------------------------------------------
 
 QUOTED = {"params.args", "params.cfg:q", "log:q"}  # params.args is made by shlex.join, which the next test sees to
-SAFE = {"DEVICE", "threads", "params.stop"}  # of a pattern, a number, and a number
+SAFE = {"DEVICE", "threads", "params.stop", "params.code"}  # of a pattern, two numbers, and hexadecimal digits
 
 
 def test_every_value_in_a_command_of_a_rule_is_quoted():
     rules = {path: path.read_text(encoding="utf-8") for path in [ROOT / "Snakefile", *sorted((ROOT / "workflow" / "rules").glob("*.smk"))]}
-    commands, verbs = [], 0
+    stages = []
     for path, text in rules.items():
-        for line in text.splitlines():
-            if re.match(r"\s*(shell:|LIGHT =|COMPUTE =|LONG =)", line):
-                commands.append((path.name, line))
-                verbs += "python -m dd" in line
+        stages += re.findall(r"^\s*shell: shell_of\(\"(\w+)\"\)$", text, re.M)
+        assert len(re.findall(r"\bshell:", text)) == len(re.findall(r"^\s*shell: shell_of\(\"\w+\"\)$", text, re.M)), path
         assert not re.search(r"^\s*(run|script|notebook|wrapper):", text, re.M), path
         for made in re.findall(r"args=([^\n]*)", text):
-            assert re.match(r'shlex\.join\(arguments\(|"--out results/report\.html"', made), f"{path.name}: {made}"
-    assert verbs >= 14
-    for name, line in commands:
-        fields = set(re.findall(r"\{([^{}]*)\}", line))
-        assert fields <= QUOTED | SAFE, f"{name}: {line.strip()}: {fields - QUOTED - SAFE}"
-        assert "$(" not in line and "`" not in line, f"{name}: {line}"
+            assert made.startswith("shlex.join(arguments("), f"{path.name}: {made}"
+    assert len(stages) == len(set(stages)) >= 15
+    for stage in stages:
+        fields = set(re.findall(r"\{([^{}]*)\}", shell(stage)))
+        assert QUOTED <= fields <= QUOTED | SAFE, f"{stage}: {fields - QUOTED - SAFE}"
+        assert "$(" not in shell(stage) and "`" not in shell(stage)
 
 
 def test_arguments_of_every_job_of_every_paper_are_single_words_for_a_shell():

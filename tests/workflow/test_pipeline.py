@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -20,6 +21,17 @@ def test_every_result_is_there(finished):
         assert f"results/papers/paper/mini/methods.{suffix}" in names
     assert "results/index.csv" in names
     assert (finished.root / "results/report.html").read_text().lstrip().startswith("<!")
+
+
+def test_every_job_has_a_note_of_how_it_was_made(finished):
+    code = (
+        "from pathlib import Path\nfrom dd.plan import Plan\nfrom dd.plan.papers import load_settings\nfrom dd.plan.summary import run_facts\n"
+        "plan = Plan(load_settings(Path('config.yaml')), Path('workflow'))\n"
+        "jobs = [*plan.of(['mini']), plan.report(['mini'])]\n"
+        "print(len(jobs), [job.stage for job in jobs if not (run_facts(job) or {}).get('finished')])"
+    )
+    done = finished.run(sys.executable, "-c", code)
+    assert done.stdout.split(" ", 1)[1].strip() == "[]" and int(done.stdout.split()[0]) == 11, done.stdout + done.stderr
 
 
 def test_touching_every_file_reruns_nothing(finished):

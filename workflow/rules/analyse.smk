@@ -6,4 +6,4 @@ rule analyse:
     params: **said(lambda w: job("analyse", w)),
     log: "logs/analyse/{distilled}/{kind}-{id}/set{set}.log",
     resources: gpu=GPUS,
-    shell: "python -m dd analyse" + COMPUTE
+    shell: shell_of("analyse")

@@ -3,17 +3,13 @@ import shlex
 import shutil
 
 from dd.plan.command import arguments
+from dd.plan.command import shell as shell_of  # `shell` is a name of Snakemake's own
+from dd.stopping import MARGIN
 
 # A job asks for a GPU only where it will use one: otherwise a limit of one GPU would run the jobs of a CPU one after the other.
 GPUS = int(SETTINGS.device.startswith("cuda") or (SETTINGS.device == "auto" and shutil.which("nvidia-smi") is not None))
-DEVICE = f"--device {SETTINGS.device} --threads"
-MARGIN = 120  # seconds before its time limit at which a long job saves and stops
+DEVICE = SETTINGS.device
 OUTSIDE = ("prepare", "whiten", "teacher", "generator_file")  # stages that make what others made ready for use
-
-# What follows `python -m dd VERB`. Standard error goes to the log and to the screen.
-LIGHT = " --config - {params.args} <<< {params.cfg:q} 2> >(tee {log:q} >&2)"
-COMPUTE = " --config - {params.args} {DEVICE} {threads} <<< {params.cfg:q} 2> >(tee {log:q} >&2)"
-LONG = " --config - {params.args} {params.stop} {DEVICE} {threads} <<< {params.cfg:q} 2> >(tee {log:q} >&2)"
 
 
 def job(stage, wildcards):

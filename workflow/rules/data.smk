@@ -5,7 +5,7 @@ for _download in PLAN.stage("download"):
         params: cfg=_download.text, args=shlex.join(arguments(_download)),
         log: f"logs/download/{_download.facts['dataset']}.log",
         localrule: True
-        shell: "python -m dd download" + LIGHT
+        shell: shell_of("download")
 
 
 rule prepare:
@@ -13,7 +13,7 @@ rule prepare:
     output: expand("data/prepared/{{dataset}}/{file}", file=["manifest.json", "train.safetensors", "holdout.safetensors", "test.safetensors"]),
     params: **said(lambda w: job("prepare", w)),
     log: "logs/prepare/{dataset}.log",
-    shell: "python -m dd prepare" + LIGHT
+    shell: shell_of("prepare")
 
 
 rule whiten:
@@ -21,8 +21,7 @@ rule whiten:
     output: "data/prepared/{dataset}/zca.safetensors",
     params: **said(lambda w: job("whiten", w)),
     log: "logs/whiten/{dataset}.log",
-    resources: gpu=GPUS,
-    shell: "python -m dd whiten" + COMPUTE
+    shell: shell_of("whiten")
 
 
 # All that the listed papers take from outside, ready to be used: what must be done where there is a network.

@@ -10,4 +10,4 @@ for _steps, _ids in PLAN.step_lists().items():
         params: **said(lambda w: job("distill", w)),
         log: "logs/distill/{dataset}/{method}/ipc{ipc}-{id}/seed{seed}.log",
         resources: gpu=GPUS,
-        shell: "python -m dd distill" + LONG
+        shell: shell_of("distill")

@@ -6,7 +6,7 @@ rule evaluate:
     params: **said(lambda w: job("evaluate", w)),
     log: "logs/evaluate/{distilled}/{network}-{protocol}-{id}/set{set}-nets{first}-{last}.log",
     resources: gpu=GPUS,
-    shell: "python -m dd evaluate" + LONG
+    shell: shell_of("evaluate")
 
 
 # A value that is chosen from results: those who take it wait for this file. It takes a second: not worth a place in a queue.
@@ -16,4 +16,4 @@ rule choose:
     params: **said(lambda w: job("choose", w)),
     log: "logs/choose/{id}.log",
     localrule: True
-    shell: "python -m dd choose" + LIGHT
+    shell: shell_of("choose")

@@ -8,4 +8,4 @@ for _seeds, _keys in PLAN.blocks("experts").items():
         params: **said(lambda w, s=_seeds: PLAN.block("experts", w.key, s)),
         log: f"logs/experts/{{key}}/experts{_seeds[0]}to{_seeds[-1]}.log",
         resources: gpu=GPUS,
-        shell: "python -m dd experts" + LONG
+        shell: shell_of("experts")

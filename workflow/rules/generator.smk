@@ -6,7 +6,7 @@ rule generator:
     params: **said(lambda w: job("generator", w)),
     log: "logs/generator/{dataset}/{generator}/{id}/epoch{epoch}.log",
     resources: gpu=GPUS,
-    shell: "python -m dd generator" + LONG
+    shell: shell_of("generator")
 
 
 rule quality:
@@ -16,7 +16,7 @@ rule quality:
     params: **said(lambda w: job("quality", w)),
     log: "logs/quality/{dataset}/{generator}/{id}/epoch{epoch}.log",
     resources: gpu=GPUS,
-    shell: "python -m dd quality" + COMPUTE
+    shell: shell_of("quality")
 
 
 # Generators that others trained, from the files that config.yaml names.
@@ -26,4 +26,4 @@ rule generator_file:
     wildcard_constraints: name="[a-z0-9_]+",
     params: **said(lambda w: job("generator_file", w)),
     log: "logs/generator_file/{name}.log",
-    shell: "python -m dd generator_file" + LIGHT
+    shell: shell_of("generator_file")

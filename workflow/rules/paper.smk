@@ -6,7 +6,7 @@ for _paper, _job in PLAN.paper_jobs().items():
         output: _job.outputs,
         params: config=_job.text, code=PLAN.code_of(_job), args=shlex.join(arguments(_job)), cfg=PLAN.drawing_settings([_paper]),
         log: f"logs/artifact/{SETTINGS.scale}/{_paper}.log",
-        shell: "python -m dd artifact" + LIGHT
+        shell: shell_of("artifact")
 
     rule:
         name: _paper

@@ -8,7 +8,7 @@ for _seeds, _keys in PLAN.blocks("pretrain").items():
         params: **said(lambda w, s=_seeds: PLAN.block("pretrain", w.key, s)),
         log: f"logs/pretrain/{{key}}/seeds{_seeds[0]}to{_seeds[-1]}.log",
         resources: gpu=GPUS,
-        shell: "python -m dd pretrain" + LONG
+        shell: shell_of("pretrain")
 
 
 # Weights that others trained, from the files that config.yaml names.
@@ -17,4 +17,4 @@ rule teacher:
     output: "data/teachers/{name}.safetensors",
     params: **said(lambda w: job("teacher", w)),
     log: "logs/teacher/{name}.log",
-    shell: "python -m dd teacher" + LIGHT
+    shell: shell_of("teacher")
