@@ -14,12 +14,12 @@ from project import Project
 from zygote import Ended, Zygote
 
 from dd.plan import Plan
-from dd.plan.command import DEVICED, arguments
+from dd.plan.command import DEVICED, LONG, arguments
 from dd.plan.job import Job
 from dd.plan.papers import load_settings
 
 PAPER = Path(__file__).with_name("faulty.yaml")
-REPORT = ["results/report.html", "results/index.csv"]
+REPORT = "results/report.html"
 
 
 # What is killed, starved and damaged by itself: the stage of a job, and which of that stage's.
@@ -52,7 +52,7 @@ class Faulty(Project):
     def jobs(self) -> list[Job]:
         """All jobs, in an order in which they can run; the report comes last."""
         found = self.plan.of(["faulty"])
-        return [*found, Job("report", REPORT, list(found[-1].outputs), {}, [])]
+        return [*found, self.plan.report(["faulty"])]
 
     def first(self, stage: str) -> Job:
         """Return the first job of a stage."""
@@ -63,7 +63,7 @@ class Faulty(Project):
         argv, config = [job.stage, "--config", "-"], job.text
         if job.stage in ("artifact", "report"):
             config = self.plan.drawing_settings(["faulty"])
-        argv += ["--out", REPORT[0]] if job.stage == "report" else arguments(job)
+        argv += arguments(job) + (["--code", job.code] if job.stage in LONG else [])
         if job.stage in DEVICED:
             argv += ["--device", "cpu", "--threads", "1"]
         return self.zygote.run(self.root, argv, config, **plan)
@@ -71,7 +71,7 @@ class Faulty(Project):
     def bytes_of(self, job: Job) -> dict[str, bytes]:
         """Return what there is of a job's results; the report, which says how long things took, only as far as it is there."""
         found = {path: (self.root / path).read_bytes() for path in job.outputs if (self.root / path).exists()}
-        return {path: b"" if path == REPORT[0] else content for path, content in found.items()}
+        return {path: b"" if path == REPORT else content for path, content in found.items()}
 
     def unmake(self, job: Job) -> None:
         """Take the results of a job away, with all that was made on the way."""
