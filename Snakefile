@@ -1,4 +1,5 @@
 # Distillery: from raw download to the figures of papers. `snakemake` makes the papers that config.yaml lists, at its scale.
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -11,6 +12,7 @@ from dd.plan import Plan
 from dd.plan.code import write_codes
 from dd.plan.papers import Settings
 from dd.plan.pulled import demand
+from dd.slurm.preflight import absent_files
 from dd.slurm.start import start
 
 min_version("9.27")
@@ -28,15 +30,18 @@ try:
     SETTINGS = read_config(Settings, config, "config.yaml")
     PLAN = Plan(SETTINGS, Path("workflow"))
     REPORT = PLAN.report(SETTINGS.papers)
-    if workflow.is_main_process:
-        demand(())  # a dry run says it too
+    if workflow.is_main_process and (absent := absent_files(PLAN)):
+        raise DDError("\n".join(absent))
+    if workflow.is_main_process and not {"-t", "--touch"} & set(sys.argv):  # which says that what is here is good
+        demand((), [path for one in PLAN.jobs.values() for path in one.outputs])  # a dry run says it too
 except DDError as error:
     raise WorkflowError(str(error)) from None
 
 onstart:  # of a run that has something to do, in its head process only
     _files = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
     try:
-        demand(_files)
+        if not workflow.touch:
+            demand(_files)
         start(workflow, PLAN)
         write_codes([REPORT, *(PLAN.jobs[path] for path in _files if path in PLAN.jobs)])
     except DDError as error:

@@ -29,22 +29,21 @@ _held: list[int] = []  # open files whose locks this process holds until it ends
 def claim() -> str | None:
     """Give this process a GPU of its own, if there is a choice: set CUDA_VISIBLE_DEVICES; call it before CUDA is initialised.
 
-    Nothing is done under SLURM, which has set the variable; where the variable names one GPU or none; and where the machine has one GPU
-    or none. Of several GPUs in the variable one of those is taken, otherwise one of those that `nvidia-smi -L` lists. Only jobs that
-    name GPUs in the same way see each other: by number in the variable, or by UUID as nvidia-smi has it.
+    Nothing is done where the variable names one GPU or none, as SLURM sets it for a job that asked for one; and where the machine has
+    one GPU or none. Of several GPUs in the variable one of those is taken, otherwise one of those that `nvidia-smi -L` lists. Only jobs
+    that name GPUs in the same way see each other: by number in the variable, or by UUID as nvidia-smi has it; under SLURM, which may
+    number the GPUs of each of its jobs from 0, only what runs in one SLURM job does.
 
     Returns:
         The GPU, held until the process ends; or None.
     """
-    if "SLURM_JOB_ID" in os.environ:
-        return None
     named = os.environ.get(VISIBLE)
     devices = _installed() if named is None else _named(named)
     if len(devices) < 2:
         return None
     for folder in _folders():
         try:
-            taken = _take(folder, devices)
+            taken = _take(folder, devices, _numbering(named))
         except OSError:
             continue  # not ours, read-only, full, or without locks
         os.environ[VISIBLE] = taken
@@ -84,7 +83,13 @@ def _folders() -> Iterator[Path]:
     yield Path(os.path.expanduser("~"), ".cache", name)
 
 
-def _take(folder: Path, devices: Sequence[str]) -> str:
+def _numbering(named: str | None) -> str:
+    """Return what tells GPUs of one number apart in names of locks: the SLURM job, if there is one and the variable lists them."""
+    job = os.environ.get("SLURM_JOB_ID") if named is not None else None
+    return f".job{re.sub(r'[^0-9A-Za-z_]', '_', job)}" if job else ""
+
+
+def _take(folder: Path, devices: Sequence[str], numbering: str) -> str:
     """Lock the first free slot; return its GPU. Raises OSError where the folder cannot be used."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -96,7 +101,7 @@ def _take(folder: Path, devices: Sequence[str]) -> str:
             raise PermissionError(f"{folder}: belongs to another user, or others can write to it")
         for depth in itertools.count():
             for device in devices:
-                if _lock(place, f"{device.replace('/', '_')}.{depth}"):
+                if _lock(place, f"{device.replace('/', '_')}{numbering}.{depth}"):
                     return device
     finally:
         os.close(place)

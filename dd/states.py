@@ -50,6 +50,9 @@ def continued(states: Sequence[Path], code: str | None) -> Iterator[dict[str, An
     try:
         yield facts
     except BaseException:
+        if not any(state.exists() for state in states):
+            discard(note)
+            raise
         with suppress(ArtifactError):  # of a full disk, the first error says more
             write_text(note, json.dumps({**now, "seconds": round(now["seconds"] + time.monotonic() - began, 3)}))
         raise

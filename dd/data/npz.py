@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -91,18 +92,33 @@ def _array(file: Path, name: str) -> NDArray[Any]:
         raise DataError(f"{file}: no such file")
     if not zipfile.is_zipfile(file):
         raise DataError(f"{file}: is truncated, damaged or no .npz archive; delete it and get it again")
+    size = 0
     try:
         with np.load(file, allow_pickle=False) as archive:
-            for member in archive.zip.infolist():
-                if member.filename in (name, f"{name}.npy") and member.file_size > LARGEST:
-                    raise DataError(f"{file}: {name}: has {member.file_size} bytes, too many; allowed: {LARGEST}")
             if name not in archive.files:
                 raise DataError(f"{file}: holds no array {name}; its arrays: {', '.join(sorted(archive.files)) or '(none)'}")
+            members = {member.filename: member for member in archive.zip.infolist()}
+            member = members[name if name in members else f"{name}.npy"]
+            size = member.file_size
+            if size > LARGEST:
+                raise DataError(f"{file}: {name}: has {size} bytes, too many; allowed: {LARGEST}")
+            with archive.zip.open(member) as opened:
+                if _stated(opened) > size:  # before memory is asked for
+                    raise DataError(f"{file}: {name}: is damaged: it says that it is larger than its {size} bytes")
             array: NDArray[Any] = np.atleast_1d(archive[name])
     except DataError:
         raise
     except MemoryError:
-        raise DataError(f"{file}: {name}: is damaged: it says that it is larger than the memory") from None
+        raise DataError(f"{file}: {name}: has {size} bytes and finds no place in memory") from None
     except Exception as error:  # numpy raises anything on damaged files
         raise DataError(f"{file}: {name}: is damaged, or pickled, which is never read ({error})") from None
     return array
+
+
+def _stated(opened: zipfile.ZipExtFile) -> int:
+    """Return how many bytes an array says that it has; 0 for something that is no array."""
+    if not opened.peek(6).startswith(np.lib.format.MAGIC_PREFIX):
+        return 0
+    old = np.lib.format.read_magic(opened) == (1, 0)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(opened) if old else np.lib.format.read_array_header_2_0(opened)
+    return math.prod(shape) * int(dtype.itemsize)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dd.errors import ArtifactError
+from dd.plan.atwork import LOGS, locked, snakemake_at_work
 from dd.plan.jobs import Plan
 from dd.plan.papers import Settings
-from dd.plan.pulled import LOCK, records
-from dd.plan.recorded import METADATA
+from dd.plan.pulled import LOCK
+from dd.plan.recorded import METADATA, records
+from dd.plan.summary import run_file
 
 # Folders that are swept, and after how many parts of a path one result begins: nothing else is ever looked at.
 DEPTHS = {
@@ -27,7 +30,6 @@ DEPTHS = {
     "results/choices": 3,  # {id}.json
     "results/papers": 4,  # {scale}/{paper}
 }
-LOCKS = Path(".snakemake", "locks")
 
 
 @dataclass
@@ -64,7 +66,7 @@ def prune(settings: Settings, workflow: Path, where: str, yes: bool) -> str:
 
     Raises:
         ConfigError: anything wrong in any paper or scale, so that what they ask for is not known. ArtifactError: deleting while a
-            workflow runs here; a file that cannot be deleted.
+            Snakemake is at work here; a file that cannot be deleted. DDError: deleting while a `dd run` is.
     """
     kept = _asked_for(settings, workflow, where)
     known = records(METADATA)
@@ -77,23 +79,25 @@ def prune(settings: Settings, workflow: Path, where: str, yes: bool) -> str:
     lines.append(_line(total))
     if not yes:
         return "\n".join([*lines, "Nothing was deleted. To delete them: python -m dd prune --yes"])
-    if LOCKS.is_dir() and any(LOCKS.iterdir()):
-        raise ArtifactError(f"{LOCKS}: a workflow runs here, or was killed (then: snakemake --unlock); nothing was deleted")
-    _delete([str(file) for one in rest for file in one.files], known)
-    _delete(stale, known)
+    with locked(LOGS):
+        if busy := snakemake_at_work(Path(".")):
+            raise ArtifactError(f"{busy}; nothing was deleted")
+        _delete([str(file) for one in rest for file in one.files], known)
+        _delete(stale, known)
     if Path(LOCK).exists():
-        lines.append(f"{LOCK} still records them: dvc commit")
+        lines.append(f"{LOCK} still records them: python -m dd pulled && dvc commit")
     return "\n".join([*lines, "Deleted."])
 
 
 def _asked_for(settings: Settings, workflow: Path, where: str) -> set[str]:
-    """Return every file that some paper asks for at some scale."""
+    """Return every file that some paper asks for at some scale, and the run.json of each job."""
     plain = settings.model_copy(update={"papers": (), "sets": None, "nets": None, "leave_out": {}})
     repeated = plain.model_copy(update={"sets": settings.sets, "nets": settings.nets})
     found: set[str] = set()
     for scale in sorted(path.stem for path in (workflow / "scales").glob("*.yaml")):
         for one in [plain] if repeated == plain else [plain, repeated]:
-            found |= {path for job in Plan(one.model_copy(update={"scale": scale}), workflow, where).jobs.values() for path in job.outputs}
+            jobs = Plan(one.model_copy(update={"scale": scale}), workflow, where).jobs.values()
+            found |= {path for job in jobs for path in (*job.outputs, str(run_file(job)))}
     return found
 
 
@@ -201,6 +205,9 @@ def _remove(path: Path) -> None:
     for folder in path.parents:
         if len(folder.parts) < 3:  # results/KIND and .snakemake/metadata stay
             break
+        for at, _, _ in os.walk(folder / ".resume", topdown=False):  # a state that was used leaves these behind
+            with suppress(OSError):
+                Path(at).rmdir()
         try:
             folder.rmdir()
         except OSError:

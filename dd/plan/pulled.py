@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import binascii
 import os
-from base64 import urlsafe_b64decode
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dd.config import load_yaml
 from dd.errors import ArtifactError, ConfigError
 from dd.plan.job import Job
-from dd.plan.recorded import INCOMPLETE, METADATA
+from dd.plan.recorded import INCOMPLETE, METADATA, records
 
 LOCK = "dvc.lock"
 SWITCH = "DD_RECOMPUTE"
@@ -52,41 +50,43 @@ def absent(root: Path = Path(".")) -> list[str]:
     return [path for path in locked(root) if not _any_file(root / path)]
 
 
-def demand(wanted: Iterable[str], root: Path = Path(".")) -> None:
-    """Check that nothing is made again only because it was not pulled.
+def demand(wanted: Iterable[str], outputs: Iterable[str] = (), root: Path = Path(".")) -> None:
+    """Check that nothing is made again only because it was not pulled, and that Snakemake can see what the results here were made from.
 
     What was never made here or anywhere is no concern of this, nor is what was deleted file by file: it is about files that dvc.lock
-    and Snakemake's records know, and whose whole folder is not here. DD_RECOMPUTE=1 in the environment allows to make them.
+    and Snakemake's records know, and whose whole folder is not here. DD_RECOMPUTE=1 in the environment allows to make them, and to go on
+    with results of unknown origin. Without dvc.lock nothing is looked at.
 
-    wanted: files that are about to be made, relative to `root`, the checkout.
+    wanted: files that are about to be made, relative to `root`, the checkout. outputs: all files of the plan.
 
     Raises:
         ArtifactError: such files, named by the folder of dvc.lock that they belong to; or results without the records of how they
-            were made. ConfigError: DD_RECOMPUTE is neither 0 nor 1.
+            were made, which would be kept whatever has changed. ConfigError: DD_RECOMPUTE is neither 0 nor 1.
     """
     if _recompute():
         return
     folders = locked(root)
     if not folders:
         return
-    ours = _any_file(root / METADATA) or _any_file(root / INCOMPLETE)  # the latter: a run that was killed at its first jobs
-    if str(METADATA) in folders and not ours and any(_any_file(root / path) for path in folders):
-        raise ArtifactError(
-            f"{METADATA}: {LOCK} records it, but it is not here, so what the results here were made from is unknown, and a change of code "
-            f"would not be noticed. Get it: dvc pull {METADATA}. Or go on without it: {SWITCH}=1"
-        )
-    lacking: dict[str, int] = {}
     known = records(root / METADATA)
-    for path in wanted:
-        folder = _folder(path, folders)
-        if folder and path in known and not _any_file((root / path).parent):
-            lacking[folder] = lacking.get(folder, 0) + 1
-    if lacking:
-        raise _not_here(lacking)
+    ours = known.keys() | records(root / INCOMPLETE).keys()  # the latter: of a run that was killed; Snakemake makes them again by itself
+    if str(METADATA) in folders:
+        if not ours and any(_any_file(root / path) for path in folders):
+            raise ArtifactError(
+                f"{METADATA}: {LOCK} records it, but it is not here, so what the results here were made from is unknown, and a change of "
+                f"code would not be noticed. Get it: dvc pull {METADATA}. Or go on without it: {SWITCH}=1"
+            )
+        if unknown := _unknown((path for path in outputs if _folder(path, folders)), ours, root):
+            raise ArtifactError(f"{_of_unknown_origin(unknown)}. Or go on without knowing: {SWITCH}=1")
+    if lacking := _lacking(wanted, known, folders, root):
+        raise _not_here({path: f"it is not here; {count} of its files would be made again" for path, count in lacking.items()})
 
 
 def whole(jobs: Iterable[Job], root: Path = Path(".")) -> None:
-    """Check, before DVC runs anything, that it may record what is here: nothing recorded is absent, nothing is of unknown origin.
+    """Check, before DVC records anything, that it may record what is here: nothing recorded is absent, nothing is of unknown origin.
+
+    Absent is a folder of dvc.lock without any file, and a folder inside of one of which Snakemake's records know files, and that has none.
+    (`dd prune` deletes the records with the files.)
 
     jobs: all that the papers need. DD_RECOMPUTE=1 in the environment allows for what is absent, but for no file of unknown origin.
 
@@ -95,34 +95,58 @@ def whole(jobs: Iterable[Job], root: Path = Path(".")) -> None:
             they lack. ConfigError: DD_RECOMPUTE is neither 0 nor 1.
     """
     outputs = [path for job in jobs if job.stage != "download" for path in job.outputs]
+    known = records(root / METADATA)
     if not _recompute():
         if found := absent(root):
-            raise _not_here(dict.fromkeys(found, 0))
-        demand(outputs, root)
-    known = records(root / METADATA).keys() | records(root / INCOMPLETE).keys()  # the latter Snakemake makes again by itself
-    unknown = [path for path in outputs if path not in known and (root / path).is_file()]
-    if unknown:
-        raise ArtifactError(
-            f"{unknown[0]}: Snakemake has no record of how it was made ({len(unknown)} such files), so it would be kept whatever it was "
-            f"made from. If it came by `dvc pull`: dvc pull {METADATA}. If it is good: snakemake --touch. Else delete it"
-        )
+            raise _not_here(dict.fromkeys(found, "it is not here"))
+        demand((), root=root)
+        if lacking := _lacking([*known], known, locked(root), root):
+            raise _not_here({path: f"{count} of its files are not here" for path, count in lacking.items()})
+    if unknown := _unknown(outputs, known.keys() | records(root / INCOMPLETE).keys(), root):
+        raise ArtifactError(_of_unknown_origin(unknown))
 
 
-def records(folder: Path) -> dict[str, Path]:
-    """Return the files of which Snakemake keeps a record in a folder (`.snakemake/metadata`), and where it stands.
+def _lacking(paths: Iterable[str], known: Container[str], folders: Sequence[str], root: Path) -> dict[str, int]:
+    """Return, for folders of dvc.lock, how many of these files are recorded by Snakemake and stand in folders that are not here."""
+    here: dict[Path, bool] = {}
+    lacking: dict[str, int] = {}
+    for path in paths:
+        folder = _folder(path, folders) if path in known else None
+        if folder is None:
+            continue
+        home = (root / path).parent
+        if home not in here:
+            here[home] = _any_file(home)
+        if not here[home]:
+            lacking[folder] = lacking.get(folder, 0) + 1
+    return lacking
 
-    A record's name is that of the file in base64, cut into folders that begin with @ where it is too long.
-    """
-    found = {}
-    for at, _, files in os.walk(folder):
-        parts = Path(at).relative_to(folder).parts
-        for name in files if all(part.startswith("@") for part in parts) else ():
+
+def _unknown(paths: Iterable[str], known: Container[str], root: Path) -> list[str]:
+    """Return which of these files are here without a record. Each folder is listed once: there may be 100,000 files."""
+    names: dict[str, set[str]] = {}
+    found = []
+    for path in paths:
+        if path in known:
+            continue
+        folder, _, name = path.rpartition("/")
+        if folder not in names:
             try:
-                text = "".join(part[1:] for part in parts) + name
-                found[urlsafe_b64decode(text).decode()] = Path(at, name)
-            except (binascii.Error, UnicodeDecodeError):
-                continue  # no record
+                names[folder] = set(os.listdir(root / folder))
+            except OSError:
+                names[folder] = set()
+        if name in names[folder]:
+            found.append(path)
     return found
+
+
+def _of_unknown_origin(unknown: Sequence[str]) -> str:
+    """Return what is wrong with files that Snakemake has no record of, and what to do."""
+    return (
+        f"{unknown[0]}: Snakemake has no record of how it was made ({len(unknown)} such files), so it would be kept whatever it was "
+        f"made from. If it came by `dvc pull`: dvc pull {METADATA}. If it is good, made by this very code and configuration: "
+        "snakemake --touch --forceall everything. Else delete it"
+    )
 
 
 def _recompute() -> bool:
@@ -132,12 +156,12 @@ def _recompute() -> bool:
     return value == "1"
 
 
-def _not_here(folders: dict[str, int]) -> ArtifactError:
-    """Return the error that names folders, and how many files of each would be made again (0: not counted)."""
-    counts = {path: f"; {count} of its files would be made again" if count else "" for path, count in folders.items()}
-    lines = [f"{path}: {LOCK} records it, but it is not here{count}" for path, count in counts.items()]
+def _not_here(folders: Mapping[str, str]) -> ArtifactError:
+    """Return the error that names folders of dvc.lock, each with what of it is missing."""
+    lines = [f"{path}: {LOCK} records it, but {what}" for path, what in folders.items()]
     get = f"dvc pull {' '.join(folders)}"
-    return ArtifactError("\n".join([*lines, f"Get it: {get} (dvc checkout, if it was made on this machine). Or make it again: {SWITCH}=1"]))
+    again = f"Or make again what the papers ask for: {SWITCH}=1"
+    return ArtifactError("\n".join([*lines, f"Get it: {get} (dvc checkout, if it was made on this machine). {again}"]))
 
 
 def _folder(path: str, folders: Iterable[str]) -> str | None:

@@ -6,9 +6,10 @@ Snakemake keeps a JSON file of every output in `.snakemake/metadata`. It is read
 from __future__ import annotations
 
 import ast
+import binascii
 import json
 import os
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,20 @@ def recorded_code(path: Path | str, root: Path = Path(".")) -> str | None:
 def interrupted(path: Path | str, root: Path = Path(".")) -> bool:
     """Return whether the job that makes a file was begun and did not end: Snakemake makes it again."""
     return _place(root / INCOMPLETE, str(path)).exists()
+
+
+def records(folder: Path) -> dict[str, Path]:
+    """Return the files of which Snakemake keeps a record in a folder (`METADATA` or `INCOMPLETE` of a checkout), and where it stands."""
+    found = {}
+    for at, _, files in os.walk(folder):
+        parts = Path(at).relative_to(folder).parts
+        for name in files if all(part.startswith("@") for part in parts) else ():
+            try:
+                text = "".join(part[1:] for part in parts) + name
+                found[urlsafe_b64decode(text).decode()] = Path(at, name)
+            except (binascii.Error, UnicodeDecodeError):
+                continue  # no record
+    return found
 
 
 def _place(folder: Path, path: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
@@ -11,27 +10,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FrameType
 
 from dd.errors import ConfigError, DDError, nearest
+from dd.plan.atwork import LOGS, PATIENCE, locked, snakemake_at_work
 from dd.plan.code import write_codes
 from dd.plan.command import DEVICED, LONG, arguments
 from dd.plan.job import Job
 from dd.plan.jobs import Plan
-from dd.plan.pack import ARCHIVE, HEAVY, pack, unpack
-from dd.stopping import SIGNALS
+from dd.plan.pack import ARCHIVE, HEAVY, RESUME, is_weights, load, pack, unpack
+from dd.stopping import CONTINUE, SIGNALS
 
-CONTINUE = 75
-RESUME = ".resume"  # beside results: where long jobs keep their states
 WORKER = (sys.executable, "-m", "dd.plan.worker")
 THREADS = tuple(f"{library}_NUM_THREADS" for library in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR"))
-PATIENCE = 5.0  # seconds to wait for a lock: the jobs of a run that was killed end a moment after it
-RESERVE = (2.0, 60.0)  # seconds, at least and at most, to save and pack in: a tenth of the budget
+RESERVE = (2.0, 60.0)  # seconds, at least and at most, to save in: a tenth of the budget
+PACKED = 50e6  # bytes that are packed in a second, on a slow disk
 
 
 def run(
@@ -61,7 +59,7 @@ def run(
 
     Raises:
         ConfigError: a pattern that matches nothing, or an unknown folder to keep. ArtifactError: what was packed is damaged, or it cannot
-            be packed now. DDError: another run is at work in this folder or on `resume`.
+            be packed now. DDError: another run is at work in this folder or on `resume`, or a Snakemake in this folder.
     """
     began = time.monotonic()
     if strange := [kind for kind in keep if kind not in HEAVY]:
@@ -69,18 +67,24 @@ def run(
     order = plan.of(papers)
     wanted = _wanted(plan, papers, order, only)
     root, archive = Path.cwd(), resume / ARCHIVE
+    came: set[str] = set()
     with ExitStack() as stack:
-        locks = [stack.enter_context(_locked(folder)) for folder in (root / "logs", resume)]
-        if new := unpack(archive, root):
+        locks = [stack.enter_context(locked(folder)) for folder in (root / LOGS, resume)]
+        if busy := snakemake_at_work(root):
+            raise DDError(f"{busy}; nothing was done")
+        if new := unpack(archive, root, came):
             print(f"{archive}: {new} files unpacked")
         _forget(order)
         todo = _todo(order, wanted)
         write_codes(todo)
-        reserve = min(max(budget / 10, RESERVE[0]), RESERVE[1])
-        crew = stack.enter_context(Crew(began + budget - reserve, began + budget - reserve / 2, locks, threads))
-        tally = _work(plan, todo, crew, device, threads)
+        crew = stack.enter_context(Crew(began + budget, min(max(budget / 10, RESERVE[0]), RESERVE[1]), locks, threads))
+        packing = _Measured(lambda: load(root, _needed(plan, papers, order, came), keep) / PACKED)
+        crew.reserve(packing())
+        if todo and crew.over():
+            print(f"budget: {budget:g} seconds are too few to begin a job: {crew.reserved:.0f} are for saving and packing")
+        tally = _work(plan, todo, crew, device, threads, packing)
         left = [job for job in _todo(order, wanted) if job.stage != "artifact" or job not in tally.done]
-        sizes = pack(root, archive, {path for job in left for path in job.inputs}, keep)
+        sizes = pack(root, archive, _needed(plan, papers, order, came), keep)
     listed = ", ".join(f"{kind} {size / 2**20:.1f}" for kind, size in sorted(sizes.items())) or "nothing"
     print(f"{archive}: {archive.stat().st_size / 2**20:.1f} MiB packed, of {listed} MiB")
     print(f"{len(tally.done)} jobs done, {len(left)} left, {len(tally.failed)} of them failed, {time.monotonic() - began:.0f} s")
@@ -108,12 +112,40 @@ def _wanted(plan: Plan, papers: Iterable[str], order: Iterable[Job], only: Seque
     return wanted
 
 
+def _needed(plan: Plan, papers: Sequence[str], order: Sequence[Job], came: Iterable[str]) -> set[str]:
+    """Return the files that must travel on.
+
+    These are what any job rests on that is left of the papers, whatever this run was to make of them, and the weights that came in the
+    archive, unless these papers make them and need them no more.
+    """
+    needed = {path for job in _todo(order, _wanted(plan, papers, order, ())) for path in job.inputs}
+    made = {path for job in order for path in job.outputs}
+    return needed | {name for name in came if is_weights(name) and name not in made}
+
+
+class _Measured:
+    """Seconds that packing would take, measured anew when they are asked for, but for no more than a hundredth of the time."""
+
+    def __init__(self, measure: Callable[[], float]) -> None:
+        self._measure, self._value, self._again = measure, 0.0, 0.0
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        now = time.monotonic()
+        if now >= self._again:
+            self._value = self._measure()
+            took = time.monotonic() - now
+            self._again = now + 100 * took
+        return self._value
+
+
 def _forget(order: Iterable[Job]) -> None:
     """Remove the saved states of jobs that are done: one that an older archive brought back would be continued if its job ran again."""
     for job in order:
         if job.stage in LONG and all(Path(path).exists() for path in job.outputs):
             for path in map(Path, job.outputs):
-                (path.parent / RESUME / path.name).unlink(missing_ok=True)
+                for name in (path.name, f"{path.name}.job.json"):  # the state, and whose it is (dd.states)
+                    (path.parent / RESUME / name).unlink(missing_ok=True)
             if job.stage == "distill":
                 shutil.rmtree(Path(job.outputs[0]).parent / RESUME, ignore_errors=True)
 
@@ -138,7 +170,7 @@ class Tally:
     stopped: bool = False
 
 
-def _work(plan: Plan, todo: Sequence[Job], crew: Crew, device: str, threads: int) -> Tally:
+def _work(plan: Plan, todo: Sequence[Job], crew: Crew, device: str, threads: int, packing: Callable[[], float]) -> Tally:
     tally, missing = Tally(), set[str]()
     for number, job in enumerate(todo, start=1):
         what = f"{number}/{len(todo)} {job.stage} {job.outputs[0]}"
@@ -146,11 +178,12 @@ def _work(plan: Plan, todo: Sequence[Job], crew: Crew, device: str, threads: int
             print(f"{what}: left out, for want of {lacking}", flush=True)
             missing.update(job.outputs)
             continue
+        crew.reserve(packing())
         if crew.over():
             tally.stopped = True
             break
         at = time.monotonic()
-        status = crew.do(_argv(job, device, threads, crew.left()), _config(plan, job))
+        status = crew.do(_argv(plan, job, device, threads, crew.left()), _config(plan, job))
         seconds = f"{time.monotonic() - at:.1f} s"
         lacks = [path for path in job.outputs if not Path(path).exists()]
         if status == CONTINUE and (lacks or job.stage == "artifact"):
@@ -168,9 +201,9 @@ def _work(plan: Plan, todo: Sequence[Job], crew: Crew, device: str, threads: int
     return tally
 
 
-def _argv(job: Job, device: str, threads: int, left: float) -> list[str]:
+def _argv(plan: Plan, job: Job, device: str, threads: int, left: float) -> list[str]:
     where = ["--device", device, "--threads", str(threads)] if job.stage in DEVICED else []
-    stop = ["--stop-after", f"{left:.3f}"] if job.stage in LONG else []
+    stop = ["--stop-after", f"{left:.3f}", "--code", plan.code_of(job)] if job.stage in LONG else []
     return [job.stage, "--config", "-", *where, *stop, *arguments(job)]
 
 
@@ -181,16 +214,18 @@ def _config(plan: Plan, job: Job) -> str:
 class Crew:
     """The process that does the jobs, started anew after a failure, and what ends it in time.
 
-    end: when a job is asked to stop, on the monotonic clock; kill: when it must have. files: locks that hold as long as the process lives.
-    threads: of numerical libraries other than torch, as under Snakemake.
+    finish: when all must be over, on the monotonic clock. saving: seconds before that at which a job is asked to stop; when half of them
+    are over, it must have. files: locks that hold as long as the process lives. threads: of numerical libraries other than torch, as
+    under Snakemake.
     """
 
-    def __init__(self, end: float, kill: float, files: Sequence[int], threads: int = 1) -> None:
-        self._end, self._kill, self._files = end, kill, tuple(files)
+    def __init__(self, finish: float, saving: float, files: Sequence[int], threads: int = 1) -> None:
+        self._finish, self._saving, self._files = finish, saving, tuple(files)
+        self._end, self._kill, self._asked = finish, finish, False
+        self.reserve(0)
         self._env = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
         self._process: subprocess.Popen[bytes] | None = None
         self._before: list[tuple[signal.Signals, object]] = []
-        self._asked = False
 
     def __enter__(self) -> Crew:
         self._before = [(number, signal.signal(number, self._ask)) for number in SIGNALS]
@@ -208,6 +243,12 @@ class Crew:
             self._end = time.monotonic()
             self._kill = min(self._kill, self._end + RESERVE[1] / 2)
 
+    def reserve(self, packing: float) -> None:
+        """Have jobs end so many seconds earlier, so that there is time to pack."""
+        self.reserved = self._saving + packing
+        if not self._asked:
+            self._end, self._kill = self._finish - self.reserved, self._finish - self._saving / 2 - packing
+
     def left(self) -> float:
         """Return the seconds until jobs are asked to stop, at least a few thousandths."""
         return max(0.001, self._end - time.monotonic())
@@ -218,14 +259,13 @@ class Crew:
 
     def do(self, argv: Sequence[str], config: str) -> int:
         """Do one job; return its exit status, 75 for one that was ended for want of time, or below 0 the signal that killed it."""
-        process = self._started()
-        assert process.stdin is not None and process.stdout is not None
         request = json.dumps({"argv": list(argv), "config": config}) + "\n"
-        try:
-            process.stdin.write(request.encode())
-            process.stdin.flush()
-        except BrokenPipeError:
-            return self._dismiss() or 1
+        if not self._sent(request):  # the process ended after the job before, for which this one is not to pay
+            self._dismiss()
+            if not self._sent(request):
+                return self._dismiss() or 1
+        process = self._started()
+        assert process.stdout is not None
         termed = killed = False
         while not select.select([process.stdout], [], [], self._pause())[0]:
             if self.over() and not termed:
@@ -241,6 +281,17 @@ class Crew:
         if termed:
             return CONTINUE
         return int(line) if line.strip() else status or 1
+
+    def _sent(self, request: str) -> bool:
+        """Hand a job over; tell whether there was a process to take it."""
+        process = self._started()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(request.encode())
+            process.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return True
 
     def _pause(self) -> float:
         return min(1.0, max(0.01, self._end - time.monotonic()))
@@ -267,28 +318,3 @@ class Crew:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Hold the lock of a folder; yield the open file.
-
-    Raises:
-        DDError: another run holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".run.lock"
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise DDError(f"{path}: another `dd run` is at work here; wait for it, or end it") from None
-                time.sleep(0.1)
-        yield file
-    finally:
-        os.close(file)

@@ -19,9 +19,9 @@ import traceback
 from types import FrameType
 from typing import Any
 
-from dd.__main__ import CONTINUE, main
+from dd.__main__ import main
 from dd.errors import Stopped
-from dd.stopping import SIGNALS
+from dd.stopping import CONTINUE, SIGNALS
 
 
 def serve() -> None:

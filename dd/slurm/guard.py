@@ -1,7 +1,8 @@
-"""Two repairs of Snakemake's SLURM plugin, in the process that watches the jobs.
+"""Repairs of Snakemake's SLURM plugin, in the process that watches the jobs.
 
 When every question about the jobs' states fails in one round, as while the controller restarts, the plugin forgets all jobs and waits for
-ever. And it takes accounting's "CANCELLED by UID" for a job that runs. Both are repaired only in versions in which they were seen.
+ever. And it takes a job that was preempted, or that accounting calls "CANCELLED by UID", for one that runs. All this is repaired only in
+versions in which it was seen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ TESTED = ("2.8.0",)
 
 
 def install() -> bool:
-    """Repair the plugin, once; return whether it is repaired.
+    """Repair the plugin; return whether it is repaired.
 
     Call it in the process that submits. Says on standard error when the plugin's version is not one of `TESTED`, which is left as it is.
     """
@@ -27,28 +28,25 @@ def install() -> bool:
     except ImportError:  # PackageNotFoundError is one
         return False
     if version not in TESTED:
-        if not hasattr(plugin, "_dd_said"):
-            plugin._dd_said = True
-            print(
-                f"{PLUGIN} {version}: dd/slurm/guard.py repairs {', '.join(TESTED)} only, and leaves this version as it is; should the run "
-                "wait for ever after SLURM was away, stop it and use `python -m dd restart wait`",
-                file=sys.stderr,
-            )
+        print(
+            f"{PLUGIN} {version}: dd/slurm/guard.py repairs {', '.join(TESTED)} only, and leaves this version as it is; should the run "
+            "wait for ever after SLURM was away, stop it and use `python -m dd restart wait`",
+            file=sys.stderr,
+        )
         return False
-    return repair(plugin)
+    repair(plugin)
+    return True
 
 
-def repair(plugin: Any) -> bool:
-    """Repair a module that has the plugin's `Executor` and `query_job_status`; return True. A second time changes nothing."""
+def repair(plugin: Any) -> None:
+    """Repair a module that has the plugin's `Executor` and `query_job_status`."""
     executor = plugin.Executor
-    if getattr(executor, "_dd_repaired", False):
-        return True
     query, check = plugin.query_job_status, executor.check_active_jobs
 
     async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str] | None, float | None]:
         states, seconds = await query(command, logger)
         if states is not None:
-            states = {job: _first_word(state) for job, state in states.items()}
+            states = {job: _known(state) for job, state in states.items()}
         return states, seconds
 
     async def check_active_jobs(self: Any, active_jobs: list[Any]) -> AsyncIterator[Any]:
@@ -76,10 +74,14 @@ def repair(plugin: Any) -> bool:
         for job in forgotten:
             yield job
 
-    plugin.query_job_status, executor.check_active_jobs, executor._dd_repaired = query_job_status, check_active_jobs, True
-    return True
+    plugin.query_job_status, executor.check_active_jobs = query_job_status, check_active_jobs
 
 
-def _first_word(state: str) -> str:
-    """Return CANCELLED of "CANCELLED by 1000", and COMPLETED of "COMPLETED+"."""
-    return (state.split() or [""])[0].rstrip("+")
+def _known(state: str) -> str:
+    """Return a state by a word that the plugin knows: CANCELLED for "CANCELLED by 1000", COMPLETED for "COMPLETED+".
+
+    PREEMPTED is the end of a job that SLURM may not requeue, and no job of the profiles may be: it becomes CANCELLED. 2.8.0 knows all other
+    final states but REVOKED, of a federation: such a job runs in another cluster.
+    """
+    word = (state.split() or [""])[0].rstrip("+")
+    return "CANCELLED" if word == "PREEMPTED" else word

@@ -12,8 +12,11 @@ from typing import Any
 from dd.data.config import check_paths
 from dd.errors import ConfigError, nearest
 from dd.plan import Job, Plan
+from dd.plan.papers import Settings
 
 PLACEHOLDERS = ("ACCOUNT", "CPU_PARTITION", "GPU_PARTITION")  # of the profiles that come with the project
+NAMED = {"teacher": "teachers", "generator_file": "generators"}  # stage -> where config.yaml names what it takes
+REMEMBERED = 200  # seconds: a little more than the longest time between two looks at the jobs' states
 ASKED = ("slurm_account", "slurm_partition", "qos", "constraint")
 
 
@@ -33,28 +36,56 @@ class Ask:
 def missing(plan: Plan, jobs: Iterable[Job]) -> list[str]:
     """Return a line for every file and folder of the user's that one of these jobs needs and that is not there.
 
-    jobs: those that will run; one whose outputs are all there already needs nothing.
+    jobs: those that will run. Files of teachers and generators are their inputs: where one is not there, Snakemake plans no job for it, and
+    `absent_files` has named it.
     """
     wrong: dict[str, None] = {}
     for job in jobs:
-        if all(Path(path).exists() for path in job.outputs):
-            continue
         if job.stage == "prepare":
             name = job.facts["dataset"]
             try:
                 check_paths({name: plan.datasets[name]}, "config.yaml: datasets")
             except ConfigError as error:
                 wrong[str(error)] = None
-        elif job.stage in ("teacher", "generator_file"):
-            kind, name = {"teacher": "teachers", "generator_file": "generators"}[job.stage], job.facts["name"]
-            if not job.inputs:
-                wrong[f"config.yaml: {kind}: {name} is missing: write {name}: {{path: ...}} (docs/{kind}.md says how to get it)"] = None
-            wrong |= {
-                f"config.yaml: {kind}.{name}.path: value {path!r}: no such file (docs/{kind}.md says how to get it)": None
-                for path in job.inputs
-                if not Path(path).is_file()
-            }
+        elif job.stage in NAMED and not job.inputs:
+            kind, name = NAMED[job.stage], job.facts["name"]
+            wrong[f"config.yaml: {kind}: {name} is missing: write {name}: {{path: ...}} (docs/{kind}.md says how to get it)"] = None
     return list(wrong)
+
+
+def absent_named(settings: Settings, where: str = "config.yaml") -> dict[tuple[str, str], str]:
+    """Return (stage, name) -> a line for every file of a teacher or a generator that config.yaml names and that is not there."""
+    given = {"teacher": settings.teachers, "generator_file": settings.generators}
+    return {
+        (stage, name): f"{where}: {NAMED[stage]}.{name}.path: value {file.path!r}: no such file (docs/{NAMED[stage]}.md says how to get it)"
+        for stage, files in given.items()
+        for name, file in files.items()
+        if not Path(file.path).is_file()
+    }
+
+
+def absent_files(plan: Plan) -> list[str]:
+    """Return those lines of `absent_named` without whose files a paper of config.yaml's `papers` cannot be finished.
+
+    A file of whose contents all is made already is not asked for, as by Snakemake, which speaks of a missing one while it plans, before
+    `onstart`, and names neither the key nor the way to get it.
+    """
+    lines = absent_named(plan.settings)
+    if not lines:
+        return []
+    jobs = plan.of(plan.settings.papers)
+    makers = {path: job for job in jobs for path in job.outputs}
+    waiting = [path for job in jobs if job.stage == "artifact" for path in job.outputs]
+    found, seen = set(), set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen or path not in makers or Path(path).exists():
+            continue
+        seen.add(path)
+        job = makers[path]
+        found.add((job.stage, job.facts.get("name")))
+        waiting += job.inputs
+    return [line for named, line in lines.items() if named in found]
 
 
 def check_cluster(asks: Sequence[Ask], poll: int, profile: str = "the profile") -> list[str]:
@@ -70,19 +101,19 @@ def check_cluster(asks: Sequence[Ask], poll: int, profile: str = "the profile") 
     if isinstance(settings, NotThere):
         return [*wrong, str(settings)]
     wrong += _memory_of_jobs(settings, poll, profile)
-    partitions = _answer("sinfo", "--noheader", "--format=%P|%l")
+    partitions = _answer("sinfo", "--all", "--noheader", "--format=%P|%l")  # hidden partitions take jobs too
     if isinstance(partitions, NotThere):
         return [*wrong, str(partitions)]
     return wrong + _partitions(asks, partitions, profile)
 
 
-def preflight(plan: Plan, jobs: Iterable[Job], asks: Sequence[Ask], poll: int) -> None:
+def preflight(plan: Plan, jobs: Iterable[Job], asks: Sequence[Ask], poll: int, profile: str) -> None:
     """Check what jobs will read and ask for.
 
     Raises:
         PreflightError: all that is wrong, at once.
     """
-    wrong = missing(plan, jobs) + check_cluster(asks, poll)
+    wrong = missing(plan, jobs) + check_cluster(asks, poll, profile)
     if wrong:
         raise PreflightError("\n".join(["nothing was submitted:", *wrong]))
 
@@ -108,9 +139,9 @@ def _placeholders(asks: Iterable[Ask], profile: str) -> list[str]:
     found: dict[tuple[str, str], dict[str, None]] = {}
     for ask in asks:
         for key in ASKED:
-            value = str(ask.resources.get(key) or "")
-            if value in PLACEHOLDERS:
-                found.setdefault((key, value), {})[ask.rule] = None
+            for value in re.split(r"[,\s]+", str(ask.resources.get(key) or "")):
+                if value in PLACEHOLDERS:
+                    found.setdefault((key, value), {})[ask.rule] = None
     return [
         f"{profile}: {key}: value {value!r} ({_some(rules)}): is a placeholder; write your site's own "
         "(`sacctmgr show assoc user=$USER` lists accounts, `sinfo` partitions)"
@@ -119,15 +150,24 @@ def _placeholders(asks: Iterable[Ask], profile: str) -> list[str]:
 
 
 def _memory_of_jobs(settings: str, poll: int, profile: str) -> list[str]:
-    """Check that SLURM remembers a finished job until it is looked at, where nothing else does."""
+    """Check that SLURM remembers a finished job until it is looked at: the plugin waits for ever for one that nobody remembers.
+
+    It asks squeue if MinJobAge is three times `poll` or more, and sacct otherwise. While jobs run and none succeeds, it looks every 180 s.
+    """
     values = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", settings, flags=re.MULTILINE))
-    age = re.match(r"\d+", values.get("MinJobAge", ""))
-    if age is None or int(age[0]) >= 3 * poll or not values.get("AccountingStorageType", "").endswith("none"):
+    found = re.match(r"\d+", values.get("MinJobAge", ""))
+    if found is None:
         return []
-    return [
-        f"{profile}: slurm-init-seconds-before-status-checks: value {poll}: this cluster has no accounting and forgets a finished job "
-        f"after {age[0]} seconds (MinJobAge); allowed: 1 to {int(age[0]) // 3}"
-    ]
+    age, recorded = int(found[0]), values.get("AccountingStorageType", "").endswith("slurmdbd")
+    if age >= max(3 * poll, REMEMBERED) or (age < 3 * poll and recorded):
+        return []
+    key = f"{profile}: slurm-init-seconds-before-status-checks: value {poll}"
+    where = f"{key}: this cluster forgets a finished job after {age} seconds (MinJobAge)"
+    if recorded:
+        return [f"{where}, and up to 180 can pass between two looks at it; allowed: {age // 3 + 1} or more, so that accounting is asked"]
+    if age >= REMEMBERED:
+        return [f"{where} and has no accounting (slurmdbd); allowed: 1 to {age // 3}"]
+    return [f"{where} and has no accounting (slurmdbd): no value is allowed here; ask your site for a MinJobAge of {REMEMBERED} or more"]
 
 
 def _partitions(asks: Iterable[Ask], text: str, profile: str) -> list[str]:
@@ -142,7 +182,7 @@ def _partitions(asks: Iterable[Ask], text: str, profile: str) -> list[str]:
     wrong: dict[tuple[str, str], dict[str, None]] = {}
     for ask in asks:
         given = ask.resources.get("slurm_partition")
-        names = str(given).split(",") if given else [default] if default else []
+        names = re.split(r"[,\s]+", str(given)) if given else [default] if default else []
         for name in names:
             if name in limits:
                 continue

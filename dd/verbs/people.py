@@ -37,6 +37,7 @@ def check(args: Namespace) -> int:
     from dd.plan import Plan
     from dd.plan.fits import misfits
     from dd.plan.papers import paper_names
+    from dd.slurm.preflight import absent_named
 
     settings = _settings(args)
     wrong: dict[str, None] = {}
@@ -44,10 +45,7 @@ def check(args: Namespace) -> int:
         check_paths(load_datasets(settings.datasets, f"{args.settings}: datasets"), f"{args.settings}: datasets")
     except DDError as error:
         wrong[str(error)] = None
-    for kind, files in (("teachers", settings.teachers), ("generators", settings.generators)):
-        for name, file in files.items():
-            if not Path(file.path).is_file():
-                wrong[f"{args.settings}: {kind}.{name}.path: value {file.path!r}: no such file (docs/{kind}.md says how to get it)"] = None
+    wrong |= dict.fromkeys(absent_named(settings, str(args.settings)).values())
     scales = sorted(path.stem for path in (WORKFLOW / "scales").glob("*.yaml"))
     for scale in {settings.scale, *scales}:
         for paper in sorted({*paper_names(WORKFLOW), *settings.papers}):

@@ -95,13 +95,21 @@ def test_of_gpus_that_the_user_lists_each_job_takes_one(machine):
     assert taken == ["5", "3", "5"]
 
 
+def test_jobs_inside_an_allocation_with_several_gpus_spread_over_its_own(machine):
+    """SLURM may number the GPUs of each allocation from 0: those of the user's next one are others."""
+    machine.lists(listing(8))
+    first, second = ({"CUDA_VISIBLE_DEVICES": "0,1,2", "SLURM_JOB_ID": number} for number in ("7", "8"))
+    assert [machine.claim(**env)[1] for env in (first, second, first, second, first)] == ["0", "0", "1", "1", "2"]
+    assert [machine.claim(SLURM_JOB_ID="7")[1] for _ in range(2)] == ["GPU-0abc", "GPU-1abc"]
+
+
 @pytest.mark.parametrize(
     ("gpus", "env", "visible"),
     [
         (4, {"CUDA_VISIBLE_DEVICES": "2"}, "2"),
         (4, {"CUDA_VISIBLE_DEVICES": "-1"}, "-1"),
-        (4, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_ID": "7"}, "0,1"),
-        (4, {"SLURM_JOB_ID": "7"}, "None"),
+        (4, {"CUDA_VISIBLE_DEVICES": "2", "SLURM_JOB_ID": "7"}, "2"),
+        (1, {"SLURM_JOB_ID": "7"}, "None"),
         (1, {}, "None"),
         (0, {}, "None"),
     ],

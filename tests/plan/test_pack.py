@@ -10,7 +10,8 @@ import tarfile
 import pytest
 
 from dd.errors import ArtifactError
-from dd.plan.pack import ARCHIVE, pack, unpack
+from dd.plan import pack as module
+from dd.plan.pack import ARCHIVE, load, pack, unpack
 
 FILES = {
     "results/scores/ab/net/set0.json": b"{}",
@@ -81,16 +82,98 @@ def test_nothing_to_unpack_is_no_mistake(home, tmp_path):
     assert unpack(tmp_path / ARCHIVE, home) == 0
 
 
-def test_what_is_newer_here_stays(away, home, tmp_path):
+@pytest.mark.parametrize("when", [1e9, 2e9])
+def test_a_result_that_is_here_stays_whatever_the_clocks_say(when, away, home, tmp_path):
     pack(away, tmp_path / ARCHIVE, (), ())
-    newer, older = "results/scores/ab/net/set0.json", "results/distilled/digits/dm/seed1/.resume/state.safetensors"
-    write(home, {newer: b"newer", older: b"older"})
-    os.utime(home / newer, (2e9, 2e9))
-    os.utime(home / older, (1e9, 1e9))
+    name = "results/scores/ab/net/set0.json"
+    write(home, {name: b"here"})
+    os.utime(home / name, (when, when))
     unpack(tmp_path / ARCHIVE, home)
-    assert (home / newer).read_bytes() == b"newer"
-    assert (home / older).read_bytes() == b"state"
+    assert (home / name).read_bytes() == b"here"
     assert unpack(tmp_path / ARCHIVE, home) == 0
+
+
+@pytest.mark.parametrize(("here", "wins"), [(1e9, "archive"), (2e9, "here")])
+def test_of_states_the_newer_ones_count_with_the_note_beside_them(here, wins, away, home, tmp_path):
+    folder = "results/distilled/digits/dm/seed1/.resume"
+    theirs = {"state.safetensors": (b"state", 1.5e9), "state.safetensors.job.json": (b"its code", 0.5e9), "steps/5.safetensors": (b"5", 1.4e9)}
+    ours = {"state.safetensors": (b"older or newer", here), "state.safetensors.job.json": (b"other code", 0.9e9)}
+    for root, files in ((away, theirs), (home, ours)):
+        for name, (data, when) in files.items():
+            write(root, {f"{folder}/{name}": data})
+            os.utime(root / folder / name, (when, when))
+    pack(away, tmp_path / ARCHIVE, (), ())
+    unpack(tmp_path / ARCHIVE, home)
+    wanted = {f"{folder}/{name}": data for name, (data, _) in (theirs if wins == "archive" else ours).items()}
+    assert {name: data for name, data in found(home).items() if name.startswith(folder)} == wanted
+
+
+def test_what_is_to_be_packed_is_known_before(away, tmp_path):
+    needed = {"results/pretrained/digits/net/epoch2/seed0.safetensors"}
+    assert load(away, needed, ["experts"]) == sum(pack(away, tmp_path / ARCHIVE, needed, ["experts"]).values())
+    names = set()
+    assert unpack(tmp_path / ARCHIVE, away, names) == 0
+    assert names == {name for name in FILES if "epoch1/" not in name and "epoch9.safetensors" not in name}
+
+
+def test_text_is_compressed_and_weights_are_not(home, tmp_path):
+    write(home, {"results/a/x.json": b"0" * 100_000, "results/a/x.safetensors": b"0" * 100_000, "results/b/y.json": b"1" * 100_000})
+    pack(home, tmp_path / ARCHIVE, (), ())
+    assert 100_000 < (tmp_path / ARCHIVE).stat().st_size < 125_000  # the end of an archive is padded
+    with tarfile.open(tmp_path / ARCHIVE) as tar:  # what others read with `tar xzf`
+        assert tar.getnames() == ["results/a/x.json", "results/b/y.json", "results/a/x.safetensors"]
+
+
+@pytest.mark.parametrize("when", ["nan", "inf", "-inf", "1e300", "-1e30"])
+def test_a_time_that_is_none_is_refused(when, home, tmp_path):
+    with tarfile.open(tmp_path / ARCHIVE, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("results/scores/x.json")
+        member.pax_headers = {"mtime": when}
+        tar.addfile(member)
+    with pytest.raises(ArtifactError, match=rf"{ARCHIVE}: member 'results/scores/x.json': .* is no time"):
+        unpack(tmp_path / ARCHIVE, home)
+    assert found(home) == {}
+
+
+def test_a_file_that_cannot_be_read_is_named(away, tmp_path, monkeypatch):
+    (tmp_path / ARCHIVE).write_bytes(b"old")
+    name = "results/scores/ab/net/set0.json"
+
+    class Broken(io.FileIO):
+        def read(self, *_size):
+            raise OSError(5, "Input/output error")
+
+    def broken(path, *mode):
+        return Broken(path) if str(path).endswith(name) else open(path, *mode)
+
+    monkeypatch.setattr(module, "open", broken, raising=False)
+    with pytest.raises(ArtifactError, match=f"{name}: cannot be read: Input/output error; nothing was packed"):
+        pack(away, tmp_path / ARCHIVE, (), ())
+    assert (tmp_path / ARCHIVE).read_bytes() == b"old"
+
+
+def test_a_file_that_shrinks_while_it_is_packed_is_named(away, tmp_path, monkeypatch):
+    name = "results/scores/ab/net/set0.json"
+    true = os.fstat
+
+    def fstat(number):
+        if os.readlink(f"/proc/self/fd/{number}").endswith(name):
+            os.truncate(away / name, 1)
+            return os.stat_result([*list(true(number))[:6], 2, 0, 0, 0])
+        return true(number)
+
+    monkeypatch.setattr(module.os, "fstat", fstat)
+    with pytest.raises(ArtifactError, match=f"{name}: became shorter"):
+        pack(away, tmp_path / ARCHIVE, (), ())
+
+
+def test_a_folder_that_is_a_link_is_refused_by_name(away, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (away / "results/analyses").symlink_to(tmp_path / "scratch")
+    for look in (lambda: load(away, (), ()), lambda: pack(away, tmp_path / ARCHIVE, (), ())):
+        with pytest.raises(ArtifactError, match="results/analyses: is a link to a folder"):
+            look()
+    assert not (tmp_path / ARCHIVE).exists()
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from types import SimpleNamespace
 import pytest
 
 from dd.errors import ArtifactError, ConfigError, DDError, Stopped
+from dd.plan import atwork, worker
 from dd.plan import run as module
-from dd.plan import worker
 from dd.plan.job import Job
 from dd.plan.run import run
 
@@ -41,7 +41,9 @@ for line in sys.stdin:
         import signal
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(60)
-    if what["do"] in ("make", "stopped late"):
+    if what["do"] == "slow":
+        time.sleep(0.5)
+    if what["do"] in ("make", "slow", "stopped late"):
         for path in what["outputs"]:
             pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
             pathlib.Path(path).write_text("made")
@@ -65,6 +67,9 @@ class Planned:
     def of(self, papers):
         assert papers == ["p"]
         return self.jobs
+
+    def code_of(self, job):
+        return f"code of {job.outputs[0]}"
 
     def drawing_settings(self, papers):
         return json.dumps(self.jobs[-1].config)
@@ -117,6 +122,7 @@ def test_jobs_are_called_as_the_command_line_takes_them(here):
     first, _, third, _ = (json.loads(line)["argv"] for line in lines("seen"))
     assert first[:8] == ["distill", "--config", "-", "--device", "cpu", "--threads", "3", "--stop-after"]
     assert 40 < float(first[8]) <= 54
+    assert first[9:11] == ["--code", "code of results/a/1"]
     assert third == ["choose", "--config", "-", "--out", "results/a/3"]
 
 
@@ -190,6 +196,43 @@ def test_weights_that_are_left_to_use_are_packed_and_others_not(here):
     assert packed() == ["results/a/1", "results/papers/paper/p/claims.json"]
 
 
+def test_weights_that_came_travel_on_whatever_this_run_was_to_make(here):
+    """Of a job that is left for later, and of another paper."""
+    weights, other = "pretrained/net/epoch1/seed0.safetensors", "results/experts/net/expert0.safetensors"
+    plan = Planned(job("pretrain", weights), job("choose", "a/1", weights, do="stop"), job("choose", "b/1"))
+    Path(other).parent.mkdir(parents=True)
+    Path(other).write_text("of another paper")
+    assert start(plan, keep=["experts"]) == 75
+    assert packed() == sorted([other, f"results/{weights}"])
+    for folder in ("results", "logs"):
+        subprocess.run(["rm", "-r", folder], check=True, timeout=20)
+    assert start(plan, only=["*/b/1"]) == 0  # what it was asked for is there, and needed no weights
+    assert packed() == sorted(["results/b/1", other, f"results/{weights}"])
+    plan.jobs[1].config["do"] = "make"
+    assert start(plan) == 0
+    assert packed() == sorted(["results/a/1", "results/b/1", other, "results/papers/paper/p/claims.json"])
+
+
+def test_time_is_kept_to_pack_what_there_is_to_pack(here, monkeypatch, capsys):
+    Path("results/a").mkdir(parents=True)
+    Path("results/a/there").write_bytes(b"x" * 3000)
+    monkeypatch.setattr(module, "PACKED", 100.0)  # 30 seconds
+    assert start(Planned(*THREE)) == 0
+    first = json.loads(lines("seen")[0])["argv"]
+    assert 20 < float(first[8]) <= 24  # of 60, 6 to save
+    Path("results/a/3").unlink()
+    Path("away/results.tar.gz").unlink()
+    capsys.readouterr()
+    assert start(Planned(*THREE), budget=30) == 75
+    assert "budget: 30 seconds are too few to begin a job: 33 are for saving and packing" in capsys.readouterr().out
+
+
+def test_what_grows_while_jobs_run_is_reckoned_with(here, monkeypatch):
+    monkeypatch.setattr(module, "PACKED", 0.05)  # "made" takes 80 seconds
+    assert start(Planned(job("distill", "a/1", do="slow"), *THREE[1:])) == 75
+    assert done() == ["a/1"]
+
+
 @pytest.mark.parametrize("do", ["hang", "deaf"])
 def test_a_job_that_does_not_stop_by_itself_is_ended_in_time(do, here, monkeypatch):
     monkeypatch.setattr(module, "RESERVE", (1.0, 1.0))
@@ -202,14 +245,14 @@ def test_a_job_that_does_not_stop_by_itself_is_ended_in_time(do, here, monkeypat
 def test_states_of_jobs_that_are_done_are_forgotten(here):
     one = job("distill", "d/seed0/distilled.safetensors")
     plan = Planned(one, job("evaluate", "a/1"), job("evaluate", "a/2", do="stop"))
-    gone = ["d/seed0/.resume/state.safetensors", "d/seed0/.resume/steps/5.safetensors", "a/.resume/1"]
-    for name in (*gone, "a/.resume/2"):
+    gone = ["d/seed0/.resume/state.safetensors", "d/seed0/.resume/steps/5.safetensors", "a/.resume/1", "a/.resume/1.job.json"]
+    for name in (*gone, "a/.resume/2", "a/.resume/2.job.json"):
         Path("results", name).parent.mkdir(parents=True, exist_ok=True)
         Path("results", name).write_text("state")
     for name in ("d/seed0/distilled.safetensors", "a/1"):
         Path("results", name).write_text("there")
     assert start(plan, only=["*/a/2"]) == 75
-    assert packed() == ["results/a/.resume/2", "results/a/1", "results/d/seed0/distilled.safetensors"]
+    assert packed() == ["results/a/.resume/2", "results/a/.resume/2.job.json", "results/a/1", "results/d/seed0/distilled.safetensors"]
 
 
 def test_numerical_libraries_have_the_threads_that_they_have_under_snakemake(here, monkeypatch):
@@ -267,7 +310,7 @@ def test_a_damaged_archive_ends_it_before_anything(here):
 
 @pytest.mark.parametrize("lock", ["logs/.run.lock", "away/.run.lock"])
 def test_a_second_run_is_refused_while_the_first_or_its_worker_lives(lock, here, monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    monkeypatch.setattr(atwork, "PATIENCE", 0.3)
     Path(lock).parent.mkdir()
     code = f"import fcntl, sys; f = open({lock!r}, 'w'); fcntl.flock(f, 2); print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -278,8 +321,48 @@ def test_a_second_run_is_refused_while_the_first_or_its_worker_lives(lock, here,
     assert start(Planned(*THREE)) == 0
 
 
+def test_a_worker_that_died_between_two_jobs_costs_none(here, monkeypatch, capsys):
+    def kill_it(job):
+        if job.outputs[0].endswith("a/2"):
+            pid = int(lines("workers")[-1].split()[-1])
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        return []
+
+    monkeypatch.setattr(module, "arguments", kill_it)
+    assert start(Planned(*THREE)) == 0
+    assert "FAILED" not in capsys.readouterr().out
+    assert len(lines("workers")) == 2
+    assert len(lines("seen")) == 4
+
+
+@pytest.mark.parametrize("left", ["killed", "alive"])
+def test_beside_a_snakemake_nothing_is_done(left, here):
+    if left == "killed":
+        Path(".snakemake/locks").mkdir(parents=True)
+        Path(".snakemake/locks/0.output.lock").write_text("")
+        holder = None
+    else:
+        code = "import sys; from pathlib import Path; from dd.slurm import head; head.take(Path('.'), False); print(1, flush=True); sys.stdin.read()"
+        holder = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(Path(module.__file__).resolve().parents[2])},
+        )  # fmt: skip
+        holder.stdout.readline()
+    try:
+        with pytest.raises(DDError, match=r"dd restart .*--unlock.*nothing was done" if holder is None else r"a Snakemake is at work here: process"):
+            start(Planned(*THREE))
+    finally:
+        if holder is not None:
+            holder.communicate(timeout=20)
+    assert done() == []
+
+
 def test_the_worker_holds_the_locks_of_a_run_that_was_killed(here):
-    with module._locked(Path("logs")) as file, module.Crew(time.monotonic() + 20, time.monotonic() + 20, [file]) as crew:
+    with atwork.locked(Path("logs")) as file, module.Crew(time.monotonic() + 20, 1, [file]) as crew:
         assert crew.do(["choose"], json.dumps({"do": "make", "outputs": []})) == 0
         (pid,) = (int(line.split()[-1]) for line in lines("workers"))
         held = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]

@@ -342,6 +342,18 @@ def test_forms_that_run_other_programs_are_no_images(tmp_path, monkeypatch):
                 readers.decode(buffer.getvalue(), "a.png")
 
 
+def test_an_npz_that_is_honest_and_larger_than_the_memory(tmp_path):
+    file = tmp_path / "pathmnist.npz"
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (180_000, 28, 28, 3)})
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as opened, opened.open("train_images.npy", "w") as out:
+        out.write(head.getvalue())
+        for _ in range(180):
+            out.write(bytes(1000 * 28 * 28 * 3))
+    with bounded(300), refused(r"pathmnist.npz: train_images: has 4233\d+ bytes and finds no place in memory"):
+        npz.pathmnist(tmp_path)
+
+
 def test_images_whose_sum_is_more_than_the_memory(tmp_path):
     one = encoded(np.zeros((3, 2000, 2000), np.uint8))
     with bounded(300), refused(r"a.png: 1000 images of 2000x2000 with 3 channels have no place in memory"):

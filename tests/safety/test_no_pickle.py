@@ -59,7 +59,7 @@ def test_every_reader_and_loader_runs_without_an_unpickler(made, monkeypatch):
 
     with guarded(monkeypatch, made):
         called = functions_called(run, ROOT)
-    writers = {("dd/plan/pack.py", "pack")}
+    writers = {("dd/plan/pack.py", "pack"), ("dd/plan/pack.py", "_new")}
     missing = sites() - called - writers
     assert not missing, f"readers of binary files that have no sample in tests/safety/samples.py: {sorted(missing)}"
 
@@ -70,7 +70,7 @@ def test_every_layout_and_every_kind_of_source_has_a_sample():
 
 
 def test_the_guard_notices_what_it_is_there_for(tmp_path, monkeypatch):
-    marker = tmp_path / "marker"
+    marker, outside = tmp_path / "marker", tmp_path.parent / "outside"
     original = pickle.loads
     torch.save(Bomb(marker), tmp_path / "x.pt")
     np.savez(tmp_path / "x.npz", a=np.array([Bomb(marker)], dtype=object))
@@ -79,13 +79,18 @@ def test_the_guard_notices_what_it_is_there_for(tmp_path, monkeypatch):
         lambda: torch.load(tmp_path / "x.pt", weights_only=False), lambda: np.load(tmp_path / "x.npz", allow_pickle=True)["a"],
         lambda: os.system("true"), lambda: subprocess.run(["true"], timeout=10), lambda: (tmp_path.parent / "outside").write_text("x"),
         lambda: (tmp_path / "in" / ".." / ".." / "outside").write_text("x"), lambda: (tmp_path.parent / "new").mkdir(),
+        lambda: outside.touch(), lambda: os.open(outside, os.O_CREAT | os.O_WRONLY), lambda: os.open(os.fsencode(outside), os.O_RDWR | os.O_CREAT),
+        lambda: (tmp_path / "mine").rename(outside), lambda: os.replace(tmp_path / "mine", outside), lambda: os.link(tmp_path / "mine", outside),
     ]  # fmt: skip
+    (tmp_path / "mine").write_text("x")
     for attempt in attempts:
         with guarded(monkeypatch, tmp_path), pytest.raises(Forbidden):
             attempt()
-        assert not marker.exists()
+        assert not marker.exists() and not outside.exists()
     with guarded(monkeypatch, tmp_path):
         (tmp_path / "inside").write_text("x")
+        (tmp_path / "inside").rename(tmp_path / "renamed")
+        os.close(os.open(tmp_path.parent, os.O_RDONLY))
     original(bomb(marker))
     assert marker.exists(), "the bomb is a live one"
 

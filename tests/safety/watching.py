@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import resource
 import sys
@@ -14,6 +15,10 @@ import pytest
 
 STARTS = ("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn")
 REMOVES = ("os.remove", "os.rename", "os.rmdir", "os.symlink", "os.link", "os.mkdir", "os.truncate", "os.chmod", "shutil.rmtree")
+
+
+GIVES = ("os.rename", "os.link")  # these make their second name
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class Forbidden(BaseException):
@@ -71,14 +76,19 @@ def _audit(event: str, args: tuple) -> None:
         raise Forbidden(f"a pickle asks for {args[0]}.{args[1]}")
     if event in STARTS:
         raise Forbidden(f"a program is started: {event} {args[:2]}")
-    if event == "open" and isinstance(args[0], (str, bytes)) and (set(str(args[1] or "")) & set("wax+")):
-        _inside(Path(args[0] if isinstance(args[0], str) else args[0].decode()))
-    elif event in REMOVES and isinstance(args[0], (str, bytes, Path)):
-        _inside(Path(args[0] if not isinstance(args[0], bytes) else args[0].decode()))
+    # `open` says how in words, `os.open` and `Path.touch` in flags alone. One that is opened by its number was opened before.
+    if event == "open" and ((set(str(args[1] or "")) & set("wax+")) or (args[2] or 0) & WRITES):
+        _inside(args[0])
+    elif event in REMOVES:
+        _inside(args[0])
+        if event in GIVES:
+            _inside(args[1])
 
 
-def _inside(path: Path) -> None:
-    path = Path(path).absolute()
+def _inside(name: object) -> None:
+    if not isinstance(name, (str, bytes, os.PathLike)):
+        return
+    path = Path(os.fsdecode(name)).absolute()
     if path.suffix == ".pyc" or "__pycache__" in path.parts or path == Path("/dev/null"):
         return
     if not any(path.resolve().is_relative_to(folder.resolve()) for folder in _allowed):

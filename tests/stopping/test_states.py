@@ -53,6 +53,7 @@ def test_runs_and_seconds_add_up(states, monkeypatch):
 
 def test_a_run_that_left_no_state_counts_for_nothing(states, monkeypatch):
     stop(states, "aa", monkeypatch, 5.0, leaves=False)
+    assert not list(states[0].parent.iterdir())
     assert finish(states, "aa")[0] == {"resumed": 0, "earlier_seconds": 0.0}
 
 
@@ -86,6 +87,7 @@ def test_the_first_error_is_the_one_that_is_told(states, monkeypatch):
         raise ArtifactError("the disk is full")
 
     with pytest.raises(ValueError, match="the reason"), continued(states, "aa"):
+        write_text(states[0], "half of it")
         monkeypatch.setattr("dd.states.write_text", full)
         raise ValueError("the reason")
     assert json.loads(states[0].with_name("seed0.safetensors.job.json").read_text())["runs"] == 1

@@ -8,26 +8,32 @@ import pytest
 from project import Project
 from versioned import SMALL
 
-from dd.errors import ArtifactError, ConfigError
-from dd.plan import Plan
+from dd.errors import ArtifactError, ConfigError, DDError
+from dd.plan import Plan, atwork
 from dd.plan.papers import load_settings
 from dd.plan.prune import DEPTHS, prune
 from dd.plan.summary import run_file
 
+CHOSEN = """
+overrides:
+  - {when: {method: dm}, set: {recipe.iterations: 3, recipe.steps: [1], step: {split: test}}}
+"""
 OLD = "results/distilled/digits/dm/ipc1-00000000/seed0"
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A checkout with two papers at two scales, and an empty file for everything that these ask for."""
+    """A checkout with two papers at two scales, and an empty file for everything that these ask for: a choice, too."""
     made = Project(tmp_path / "project", papers=())
-    (made.root / "workflow/papers/mini.yaml").write_text(SMALL)
+    (made.root / "workflow/papers/mini.yaml").write_text(SMALL + CHOSEN)
     (made.root / "workflow/papers/other.yaml").write_text(SMALL.replace("mini", "other").replace("sets: 1", "sets: 3").replace("dm,", "random,"))
     for path in (made.root / "workflow/scales").iterdir():
         path.unlink()
     (made.root / "workflow/scales/paper.yaml").write_text("scale: paper\ntitle: as printed\n")
     (made.root / "workflow/scales/tiny.yaml").write_text("scale: tiny\ntitle: tiny\ncap: {recipe.iterations: 2}\n")
     monkeypatch.chdir(made.root)
+    monkeypatch.setattr(atwork, "PATIENCE", 0.2)
+    make("logs/.run.lock", record=False)
     for scale in ("paper", "tiny"):
         for job in asked(scale):
             for path in job.outputs:
@@ -71,6 +77,7 @@ def test_what_any_paper_asks_for_at_any_scale_is_kept(root):
     assert sweep(sets=1, nets=7).startswith("nothing to prune")  # the paper itself says 3
     assert files() == before
     assert {path for path in before if path.endswith("distilled.safetensors")}  # the fixture made something
+    assert list(Path("results/choices").glob("????????.run.json"))  # beside a single file, too
 
 
 def test_the_rest_goes_with_its_log_and_its_record(root):
@@ -80,7 +87,9 @@ def test_the_rest_goes_with_its_log_and_its_record(root):
         make(path, "x" * 500_000, log="logs/distill/old.log")
     make(f"{OLD}/run.json", json.dumps({"seconds": 7200}), record=False)
     make(f"{OLD}/.resume/state.safetensors", record=False)
+    Path(OLD, ".resume/steps").mkdir()
     make("results/choices/00000000.json")
+    make("results/choices/00000000.run.json", record=False)
     make("data/prepared/old/manifest.json")
     make("results/papers/tiny/gone/claims.json")
     after = files()
@@ -168,9 +177,29 @@ def test_a_workflow_that_runs_is_left_alone(root):
     make(".snakemake/locks/0.output.lock", record=False)
     before = files()
     assert "Nothing was deleted" in sweep(yes=False)
-    with pytest.raises(ArtifactError, match=r"locks: a workflow runs here.*nothing was deleted"):
+    with pytest.raises(ArtifactError, match=r"locks: a Snakemake is at work.*dd restart.*--unlock.*nothing was deleted"):
         sweep()
     assert files() == before
+
+
+def test_a_run_without_snakemake_is_left_alone(root):
+    make(f"{OLD}/distilled.safetensors")
+    before = files()
+    with atwork.locked(Path("logs")):
+        with pytest.raises(DDError, match=r"logs/\.run\.lock: another `dd run` is at work here"):
+            sweep()
+        assert files() == before
+        assert "a `dd run` is at work here" in atwork.run_at_work(root)
+    assert atwork.run_at_work(root) is None
+    sweep()
+    assert not Path(OLD).exists()
+
+
+def test_folders_of_states_that_were_used_do_not_keep_a_result(root):
+    make(f"{OLD}/distilled.safetensors")
+    Path(OLD, ".resume/steps").mkdir(parents=True)
+    sweep()
+    assert not Path(OLD).parent.exists()
 
 
 def test_a_mistake_in_a_paper_deletes_nothing(root):
@@ -185,4 +214,4 @@ def test_a_mistake_in_a_paper_deletes_nothing(root):
 def test_dvc_is_told(root):
     make(f"{OLD}/distilled.safetensors")
     Path("dvc.lock").write_text("stages: {}\n")
-    assert "dvc.lock still records them: dvc commit" in sweep()
+    assert "dvc.lock still records them: python -m dd pulled && dvc commit" in sweep()

@@ -6,7 +6,8 @@ import pytest
 
 from dd.errors import ArtifactError, ConfigError
 from dd.plan.job import Job
-from dd.plan.pulled import absent, demand, records, whole
+from dd.plan.pulled import absent, demand, whole
+from dd.plan.recorded import records
 
 EXPERTS = "results/experts/digits/convnet3/0123abcd"
 SET = "results/distilled/digits/dm/ipc1-0123abcd/seed0/distilled.safetensors"
@@ -67,42 +68,60 @@ def test_absent_are_recorded_folders_with_files(root):
 
 def test_what_was_not_pulled_is_not_made_unasked(root, monkeypatch):
     with pytest.raises(ArtifactError, match=r"results/experts: dvc.lock .* not here; 2 of its files .*\n.*dvc pull results/experts .*DD_RECOMPUTE=1"):
-        demand([f"{EXPERTS}/expert0.safetensors", f"{EXPERTS}/expert1.safetensors", SET], root)
+        demand([f"{EXPERTS}/expert0.safetensors", f"{EXPERTS}/expert1.safetensors", SET], root=root)
     monkeypatch.setenv("DD_RECOMPUTE", "1")
-    demand([f"{EXPERTS}/expert0.safetensors"], root)
+    demand([f"{EXPERTS}/expert0.safetensors"], root=root)
     monkeypatch.setenv("DD_RECOMPUTE", "yes")
     with pytest.raises(ConfigError, match="DD_RECOMPUTE: value 'yes'; allowed: 1"):
-        demand([], root)
+        demand([], root=root)
 
 
 def test_what_is_new_or_was_deleted_by_hand_or_is_remade_is_made(root):
-    demand([f"{EXPERTS.replace('0123', '4567')}/expert0.safetensors", SET, "results/report.html", "results/scores/a.json"], root)
+    demand([f"{EXPERTS.replace('0123', '4567')}/expert0.safetensors", SET, "results/report.html", "results/scores/a.json"], root=root)
     write(root, f"{EXPERTS}/expert0.run.json")  # only the expert itself was deleted
-    demand([f"{EXPERTS}/expert0.safetensors"], root)
+    demand([f"{EXPERTS}/expert0.safetensors"], root=root)
 
 
 def test_a_part_of_a_folder_that_was_not_pulled(root):
     write(root, "results/experts/cifar10/convnet3/89abcdef/expert0.safetensors")
-    with pytest.raises(ArtifactError, match=r"results/experts.*; 1 of its files"):
-        demand([f"{EXPERTS}/expert0.safetensors"], root)
-    with pytest.raises(ArtifactError, match=r"results/experts.*; 1 of its files"):
-        whole([job(f"{EXPERTS}/expert0.safetensors")], root)
+    with pytest.raises(ArtifactError, match=r"results/experts.*; 1 of its files would be made again"):
+        demand([f"{EXPERTS}/expert0.safetensors"], root=root)
+    for jobs in ([job(f"{EXPERTS}/expert0.safetensors")], [job(SET)]):  # also what these papers do not ask for: dvc.lock would lose it
+        with pytest.raises(ArtifactError, match=r"results/experts: dvc\.lock records it, but 2 of its files are not here\n.*dvc pull results/experts"):
+            whole(jobs, root)
 
 
 def test_results_without_records(root):
     for path in (root / ".snakemake/metadata").rglob("*"):
         path.unlink()
     with pytest.raises(ArtifactError, match=r"dvc pull \.snakemake/metadata"):
-        demand([], root)
+        demand([], root=root)
     know(root, SET, folder=".snakemake/incomplete")  # it is being made here
-    demand([], root)
+    demand([], [SET], root)
+
+
+def test_results_without_records_beside_others_that_have_theirs(root, monkeypatch):
+    """Such as pulled without Snakemake's records, where some were made here: Snakemake would keep them whatever changes."""
+    strange = [SET.replace("seed0", f"seed{seed}") for seed in (1, 2)]
+    write(root, *strange, "results/mine/own.json")
+    outputs = [SET, *strange, SET.replace("seed0", "seed9"), "results/mine/own.json", "results/report.html"]
+    with pytest.raises(ArtifactError, match=rf"{strange[0]}: .* \(2 such files\).*dvc pull \.snakemake/metadata.*--touch --forceall everything"):
+        demand([], outputs, root)
+    monkeypatch.setenv("DD_RECOMPUTE", "1")
+    demand([], outputs, root)
+    monkeypatch.delenv("DD_RECOMPUTE")
+    know(root, *strange)
+    demand([], outputs, root)
+    (root / "dvc.lock").unlink()
+    write(root, SET.replace("seed0", "seed3"))
+    demand([], [SET.replace("seed0", "seed3")], root)
 
 
 def test_a_clone_without_any_result_makes_them_all(root):
     (root / SET).unlink()
     for path in (root / ".snakemake/metadata").rglob("*"):
         path.unlink()
-    demand([SET, f"{EXPERTS}/expert0.safetensors"], root)
+    demand([SET, f"{EXPERTS}/expert0.safetensors"], [SET, f"{EXPERTS}/expert0.safetensors"], root)
     with pytest.raises(ArtifactError, match=r"results/experts: dvc\.lock"):
         whole([job(SET)], root)
 

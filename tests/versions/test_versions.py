@@ -9,6 +9,7 @@ from dd.config import load_yaml
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
+RECIPE = "dd/recipes/dm.py"
 PAPER = "workflow/papers/mini.yaml"
 MAKE = ("make", "-o", ".venv/.installed")  # what is installed is in the path already
 
@@ -38,7 +39,7 @@ def test_a_newcomer_pulls_and_has_nothing_to_do(clone, reproduced):
 
 
 def test_a_parameter_there_and_back(clone):
-    """Change a parameter, commit, go back to the commit before, come again; get rid of the rest."""
+    """Change a parameter and code, commit, go back to the commit before, come again; get rid of the rest."""
     first = clone.lock()
     clone.do("dvc", "pull", "-q")
     rest = [path for path in clone.results() if "/herding/" in path or "/pretrained/" in path or "/prepared/" in path]
@@ -46,6 +47,8 @@ def test_a_parameter_there_and_back(clone):
     (clone.root / "profiles/one").mkdir()
     (clone.root / "profiles/one/profile.yaml").write_text("set-resources: {distill: {mem_mb: 123}}\n")
     clone.edit(PAPER, "iterations: 3", "iterations: 4")
+    code = (clone.root / RECIPE).read_text()
+    (clone.root / RECIPE).write_text(f"{code}\nNOTHING = 0\n")
     assert clone.planned("everything") == {"distill": 1, "evaluate": 1, "draw_mini": 1, "all": 1, "everything": 1, "total": 5}
     said = clone.do("dvc", "repro", SNAKEMAKE_PROFILE="profiles/one")
     assert "mem_mb=123" in said
@@ -67,10 +70,12 @@ def test_a_parameter_there_and_back(clone):
     clone.agree()
 
     clone.edit(PAPER, "iterations: 4", "iterations: 3")
+    (clone.root / RECIPE).write_text(code)
     assert len([path for path in clone.results() if path.endswith("distilled.safetensors")]) == 3
     assert "/dm/" in clone.do(*MAKE, "prune")
     assert clone.results() == second
     clone.do(*MAKE, "prune", "YES=1")
+    clone.do("python", "-m", "dd", "pulled")
     clone.do("dvc", "commit", "-q", "--force")
     same = ("data/prepared", "results/pretrained", "results/distilled", "results/scores")
     assert {path: clone.lock()[path] for path in same} == {path: first[path] for path in same}
@@ -80,14 +85,25 @@ def test_results_without_records_are_not_locked(clone):
     """Without records of what results were made of, a change of code goes unnoticed: DVC would record old results beside the new code."""
     clone.do("dvc", "pull", "-q", "data/prepared", *(path for path in clone.lock() if path.startswith("results/")))
     locked = (clone.root / "dvc.lock").read_text()
-    recipe = clone.root / "dd/recipes/dm.py"
+    recipe = clone.root / RECIPE
     recipe.write_text(recipe.read_text() + "\nNOTHING = 0\n")
     for command in (("dvc", "repro"), ("snakemake",), ("snakemake", "-n")):
         done = clone.tried(*command)
         assert done.returncode != 0
         assert "dvc pull .snakemake/metadata" in done.stdout + done.stderr
+    (clone.root / ".snakemake/metadata").mkdir(parents=True, exist_ok=True)
+    (clone.root / ".snakemake/metadata/ZGF0YS9teS5qc29u").write_text("{}")  # one record, of something else, changes nothing
+    for command in (("snakemake",), ("python", "-m", "dd", "pulled")):
+        done = clone.tried(*command)
+        assert done.returncode != 0
+        assert "dvc pull .snakemake/metadata" in done.stdout + done.stderr
     assert (clone.root / "dvc.lock").read_text() == locked
-    clone.do("dvc", "pull", "-q", ".snakemake/metadata")
+    advice = "snakemake --touch --forceall everything"
+    assert advice in done.stderr
+    clone.do(*advice.split())
+    clone.do("python", "-m", "dd", "pulled")
+    assert clone.planned("everything") == {}
+    clone.do("dvc", "pull", "-q", "--force", ".snakemake/metadata")
     planned = clone.planned()
     assert (planned["distill"], planned["evaluate"]) == (1, 1)
 

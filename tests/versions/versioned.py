@@ -88,6 +88,6 @@ class Versioned(Project):
         return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
 
     def agree(self) -> None:
-        """Check that Snakemake and DVC both say that nothing is to be done."""
-        assert self.planned() == {}
+        """Check that Snakemake, asked for all that DVC records, and DVC both say that nothing is to be done."""
+        assert self.planned("everything") == {}
         assert "up to date" in self.do("dvc", "status")

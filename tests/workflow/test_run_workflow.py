@@ -65,9 +65,12 @@ def ran(finished, tmp_path_factory):
 
 
 def test_interrupted_and_moved_it_gives_snakemakes_bytes(ran, finished):
-    wanted = finished.results()
+    wanted, made = finished.results(), ran.results()
     wanted.pop("results/index.csv")  # a report is not what `run` makes
-    assert ran.results() == wanted
+    for name in wanted.keys() - made.keys():
+        if name.startswith("results/code/") and b'"dd.figures.report":' in wanted[name]:  # its code
+            wanted.pop(name)
+    assert made == wanted
     assert not list((ran.root / "results").rglob(".resume/*"))
 
 
