@@ -25,6 +25,11 @@ def _positive(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    """Read a number of seconds, 0 or more."""
+    return 0.0 if text == "0" else _positive(text)
+
+
 def _count(text: str) -> int:
     """Read a whole number above 0."""
     if not (text.isascii() and text.isdigit() and int(text)):
@@ -89,7 +94,7 @@ class _Add(Protocol):
 
 def _add_jobs(add: _Add) -> None:
     def long(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--stop-after", type=_positive, metavar="SECONDS", help="save, and exit with status 75, after this long")
+        sub.add_argument("--stop-after", type=_seconds, metavar="SECONDS", help="save, and exit with status 75, after this long")
         sub.add_argument("--code", help="identity of the code: a state that other code left is not continued")
 
     path: dict[str, Any] = {"type": Path, "required": True}
