@@ -175,8 +175,8 @@ ours, for small generators.</p></div></section>
 {% for row in cost %}<tr>{% for column in cost_columns %}
 <td{{ " class=n" if row.get(column) is number }}>{{ row.get(column, "") }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>
-<p class="small soft">As measured by the run.json beside each result. Seconds are those of a job's last run; resumed counts jobs that
-went on where an earlier run had stopped.</p>
+<p class="small soft">As measured by the run.json beside each result. Seconds count a job's earlier runs too, but for those
+that were killed; resumed counts jobs that went on where an earlier run had stopped.</p>
 {% else %}<p class="soft">No measured times.</p>{% endif %}
 </div></section>
 </main>
