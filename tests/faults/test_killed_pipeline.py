@@ -15,6 +15,9 @@ from damage import cut, flip, leave
 from faulty import Faulty
 from zygote import Zygote
 
+from dd.artifacts import load_tensors
+from dd.errors import ArtifactError
+
 pytestmark = pytest.mark.workflow
 
 RENAMED = ("pretrain", "experts")  # stages whose results are renamed states, so that nobody writes under their names
@@ -103,6 +106,12 @@ def test_a_killed_pipeline_with_damaged_files_ends_with_the_same_bytes(
             asked += obey(project)
             print("stopped by itself;", asked[-1])
     asked += finish(project, quick_python)
+    for name, how in project.same(whole).items():
+        if how == "differs" and name.startswith("results/experts/"):  # rows are checked as they are read: nobody read this one
+            with pytest.raises(ArtifactError, match="delete it and run again"):
+                load_tensors(project.root / name)
+            (project.root / name).unlink()
+            asked += finish(project, quick_python)
     assert project.same(whole) == {}
     assert project.strays() == [] and project.leftovers() == []
     if kills > 2:
