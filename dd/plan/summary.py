@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dd.config import canonical
+from dd.figures.runs import read
 from dd.plan.job import Job
 from dd.plan.jobs import Plan
 
@@ -29,11 +29,9 @@ def run_facts(job: Job) -> dict[str, Any] | None:
     """Return what a job's run.json says, or None where there is none that can be read, or no result that it could be about."""
     if not Path(job.outputs[0]).exists():  # Snakemake removes a result before it makes it anew, and knows nothing of the note
         return None
-    try:
-        facts = json.loads(run_file(job).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
+    path = str(run_file(job))
+    facts = read([path]).get(path)
+    return None if facts is None else dict(facts)
 
 
 def cost(jobs: Iterable[Job]) -> list[dict[str, Any]]:
