@@ -9,6 +9,8 @@ Differs from the paper: nothing; but papers do not mention what their code does 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from dd.networks._layers import Chain, norm, refuse_below
@@ -30,7 +32,11 @@ EXAMPLES = [
     "convnet3_bn_w16_leaky_max",
 ]
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "leaky": nn.LeakyReLU}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "sigmoid": nn.Sigmoid,
+    "leaky": lambda: nn.LeakyReLU(inplace=True),
+}
 POOLINGS: dict[str, type[nn.Module]] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
@@ -79,7 +85,7 @@ def _block(inputs: int, width: int, padding: int, kind: str, activation: str, po
     block = nn.Sequential()
     block.add_module("conv", nn.Conv2d(inputs, width, 3, padding=padding))
     block.add_module("norm", norm(kind, width))
-    block.add_module("activation", ACTIVATIONS[activation]())
+    block.add_module("activation", ACTIVATIONS[activation]())  # in place: nobody looks at what the norm returned
     if pooling != "nopool":
         block.add_module("pool", POOLINGS[pooling](2))
     return block

@@ -36,8 +36,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (n, width, h / stride, w / stride), rounded up."""
-        h = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
+        h = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(h)) + self.shortcut(x), inplace=True)
 
 
 def smallest(norm: str, **_: object) -> int:
@@ -63,4 +63,4 @@ def groups(width: int, kind: str) -> list[nn.Module]:
 
 
 def _stem(channels: int, width: int, kind: str) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), norm(kind, width), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), norm(kind, width), nn.ReLU(inplace=True))

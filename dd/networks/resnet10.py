@@ -41,4 +41,4 @@ def build(channels: int, size: tuple[int, int], classes: int, norm: str, width: 
 
 
 def _stem(channels: int, width: int, kind: str) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), norm(kind, width), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), norm(kind, width), nn.ReLU(inplace=True))

@@ -80,5 +80,5 @@ def build(channels: int, size: tuple[int, int], classes: int, norm: str, width: 
 
 
 def _block(inputs: int, outputs: int, padding: int, kind: str, pooled: bool) -> nn.Sequential:
-    block = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=padding), norm(kind, outputs), nn.ReLU())
+    block = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=padding), norm(kind, outputs), nn.ReLU(inplace=True))
     return block.append(nn.MaxPool2d(2)) if pooled else block

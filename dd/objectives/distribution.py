@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dd import fast
+
 if TYPE_CHECKING:
     from dd.types import Batches
 
@@ -17,7 +19,7 @@ CHUNK = 2560  # images forwarded at once; 100 classes x 256 images would need 13
 
 
 def embed_in_chunks(net: nn.Module, x: Tensor) -> Tensor:
-    """Return `net.embed(x)` in pieces of at most 2,560 images, unless batch statistics need all of them together.
+    """Return `net.embed(x)` in pieces of at most 2,560 images (32 on a CPU, without gradients), unless batch statistics need all together.
 
     Where gradients are wanted, a piece keeps its input only and is forwarded again for the backward pass: 100 classes of 200
     decoded images would not fit otherwise.
@@ -72,11 +74,13 @@ def _by_class(forward: Forward, net: nn.Module, x: Tensor, classes: int) -> list
 
 
 def _in_chunks(forward: Forward, x: Tensor) -> list[Tensor]:
-    if len(x) <= CHUNK:
+    graph = torch.is_grad_enabled() and x.requires_grad
+    most = CHUNK if graph else fast.at_once(x, CHUNK)
+    if len(x) <= most:
         return list(forward(x))
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _joined([checkpoint(forward, part, use_reentrant=False, preserve_rng_state=False) for part in x.split(CHUNK)])
-    return _joined([forward(part) for part in x.split(CHUNK)])
+    if graph:
+        return _joined([checkpoint(forward, part, use_reentrant=False, preserve_rng_state=False) for part in x.split(most)])
+    return _joined([forward(part) for part in x.split(most)])
 
 
 def _joined(parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:

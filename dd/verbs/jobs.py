@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from dd import gpu
 from dd.config import load_yaml, parse
+from dd.device import device_of, prepare_process
 from dd.errors import ConfigError
 from dd.provenance import noted
 from dd.states import continued, states_of
@@ -39,33 +38,6 @@ def _required(config: dict[str, Any], key: str) -> Any:
     return config[key]
 
 
-def _threads(args: Namespace) -> None:
-    """Set the threads, and make the arithmetic repeatable."""
-    import torch
-
-    torch.set_num_threads(args.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA's matrix products are not repeatable
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, slow
-
-
-def _device(args: Namespace) -> str:
-    """Choose the device and among several GPUs one that is free; set the threads, and make the arithmetic repeatable."""
-    import torch
-
-    if args.device in ("auto", "cuda"):
-        gpu.claim()  # before CUDA looks which there are
-    _threads(args)
-    if args.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = args.device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise ConfigError(f"device: value {args.device!r}; allowed: auto, cpu, cuda, cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: value {args.device!r}: this machine has no CUDA device; allowed here: auto, cpu")
-    return str(args.device)
-
-
 def download(args: Namespace) -> None:
     """Fetch the files of a dataset."""
     from dd.data.download import download as fetch
@@ -89,7 +61,7 @@ def whiten(args: Namespace) -> None:
     """Fit the whitening of a prepared dataset."""
     from dd.data.whiten import whiten as fit
 
-    _threads(args)
+    prepare_process(args.threads)
     with noted(args.out.with_suffix(".run.json")):
         fit(args.dataset, args.out)
 
@@ -109,7 +81,7 @@ def experts(args: Namespace) -> None:
     from dd.train.experts import experts as train
 
     config = parse(ExpertConfig, _config(args.config), "experts")
-    device, note = _device(args), args.out[0].with_suffix(".run.json")
+    device, note = device_of(args.device, args.threads), args.out[0].with_suffix(".run.json")
     states = states_of(args.out)
     with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(note, device, seeds=args.seeds, **went):
         train(config, args.dataset, args.seeds, args.out, device=device, stop=stop)
@@ -121,7 +93,7 @@ def pretrain(args: Namespace) -> None:
     from dd.train.pretrain import pretrain as train
 
     config = parse(PretrainConfig, _config(args.config), "pretrain")
-    device, note = _device(args), args.out[0].with_suffix(".run.json")
+    device, note = device_of(args.device, args.threads), args.out[0].with_suffix(".run.json")
     states = states_of(args.out)
     with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(note, device, seeds=args.seeds, **went):
         train(
@@ -136,7 +108,7 @@ def generator(args: Namespace) -> None:
     from dd.train.gan_config import GanConfig
 
     config = parse(GanConfig, _config(args.config), "generator")
-    device = _device(args)
+    device = device_of(args.device, args.threads)
     note, states = args.out.with_suffix(".run.json"), states_of([args.out])
     with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(note, device, **went):
         train(
@@ -150,7 +122,7 @@ def quality(args: Namespace) -> None:
     from dd.analysis.gan_job import measure
 
     config = parse(QualityConfig, _config(args.config), "quality")
-    device = _device(args)
+    device = device_of(args.device, args.threads)
     with noted(args.out.with_suffix(".run.json"), device):
         measure(config, args.generator, args.classifier, args.dataset, args.out, device=device)
 
@@ -173,7 +145,7 @@ def distill(args: Namespace) -> None:
 
     config = parse(DistillConfig, _config(args.config), "distill")
     demand(args.quality)
-    device = _device(args)
+    device = device_of(args.device, args.threads)
     epoch = None if args.choice is None else int(read_json(args.choice)["value"])
     states = [args.out / ".resume" / "state.safetensors"]
     with Stopper(args.stop_after) as stop, continued(states, args.code) as went, noted(args.out / "run.json", device, **went) as facts:
@@ -194,7 +166,7 @@ def evaluate(args: Namespace) -> None:
 
     config = parse(EvaluateConfig, _config(args.config), "evaluate")
     settings = parse(config_of(config.protocol), config.settings, f"protocol {config.protocol}")
-    device = _device(args)
+    device = device_of(args.device, args.threads)
     first, last = args.nets
     note, (state,) = args.out.with_suffix(".run.json"), states_of([args.out])
     with Stopper(args.stop_after) as stop, continued([state], args.code) as went, noted(note, device, **went):
@@ -235,7 +207,7 @@ def analyse(args: Namespace) -> None:
     if config.kind != "cams" and len(args.checkpoint) != config.models:
         raise ConfigError(f"analyse: models: value {config.models}, with {len(args.checkpoint)} files of --checkpoint")
     check_identity(args.distilled, config.distilled)
-    device = _device(args)
+    device = device_of(args.device, args.threads)
     with noted(args.out.with_suffix(".run.json"), device):
         make = {"embeddings": embeddings, "models": models, "accuracy": accuracy, "cams": cams}[config.kind]
         make(config, args.dataset, args.distilled, args.checkpoint, args.out, device=device)

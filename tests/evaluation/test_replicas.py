@@ -83,7 +83,7 @@ def test_statistics_of_a_shard_by_hand():
     norm = net.blocks[0].norm
     x, _ = data(10)
     seen = []
-    norm.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach())))
+    norm.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].detach(), output.detach().clone())))  # the activation writes into it
     Replicas(net, 4).stages(x)
     assert [len(h) for h, _ in seen] == [3, 3, 3, 1]
     for h, output in seen:

@@ -1,0 +1,43 @@
+"""What a process does before it computes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dd.device import device_of, keep_memory
+from dd.errors import ConfigError
+
+FAULTS = """
+import resource, sys
+import torch
+from dd.device import prepare_process
+if sys.argv[1] == "prepared":
+    prepare_process(1)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    torch.ones(20_000_000)  # 80 MB: above what the C library ever keeps by itself
+before = faults()
+for _ in range(3):
+    torch.ones(20_000_000)
+print(faults() - before)
+"""
+
+
+def faults(how):
+    command = [sys.executable, "-c", FAULTS, how]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux")
+def test_freed_memory_is_used_again_without_asking_the_system():
+    assert keep_memory()
+    assert faults("prepared") < 100
+    assert faults("not prepared") > 100, "then there would be nothing to do"
+
+
+def test_a_device_that_is_not_there_is_named():
+    for wanted in ("cuda:99", "tpu"):
+        with pytest.raises(ConfigError, match=wanted):
+            device_of(wanted, 1)
+    assert device_of("cpu", 1) == "cpu"

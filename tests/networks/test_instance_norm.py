@@ -1,0 +1,99 @@
+"""Instance norm's own derivatives against torch's group norm, and against numbers."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from dd.fast import active, laid_out, plain
+from dd.networks._instance_norm import InstanceNorm
+
+SHAPES = [(2, 3, 4, 6), (3, 1, 4, 4), (1, 5, 2, 2), (4, 2, 1, 1)]
+
+
+def case(shape, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    norm = InstanceNorm(shape[1]).to(dtype)
+    with torch.no_grad():
+        norm.weight.normal_(generator=generator)
+        norm.bias.normal_(generator=generator)
+    return norm, (torch.randn(shape, generator=generator, dtype=dtype) * 3 + 1).requires_grad_(True)
+
+
+def derivatives(norm, x, seed=1):
+    """Return output, first derivatives, and those of a random combination of the first ones."""
+    generator = torch.Generator().manual_seed(seed)
+    random = lambda like: torch.randn(like.shape, generator=generator, dtype=x.dtype)  # noqa: E731
+    y = norm(x)
+    g = random(y).requires_grad_(True)
+    first = torch.autograd.grad(y, [x, norm.weight, norm.bias], g, create_graph=True)
+    mixed = sum((one * random(one)).sum() for one in first)
+    return [y, *first, *torch.autograd.grad(mixed, [x, g, norm.weight])]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_derivatives_are_those_of_the_function(shape):
+    norm, x = case(shape)
+    call = lambda x, weight, bias: functional_call(norm, {"weight": weight, "bias": bias}, (x,))  # noqa: E731
+    assert torch.autograd.gradcheck(call, (x, norm.weight, norm.bias))
+    assert torch.autograd.gradgradcheck(call, (x, norm.weight, norm.bias))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-10), (torch.float32, 2e-4)])
+@pytest.mark.parametrize("shape", [*SHAPES[:3], (5, 16, 16, 16)])
+def test_both_paths_have_the_same_numbers(shape, dtype, close, channels_last):
+    norm, x = case(shape, dtype)
+    if channels_last:
+        x = x.detach().to(memory_format=torch.channels_last).requires_grad_(True)
+    fast = derivatives(norm, x)
+    with plain():
+        slow = derivatives(norm, x)
+    for one, other in zip(fast, slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=close, atol=close)
+    assert not all(torch.equal(one, other) for one, other in zip(fast, slow, strict=True)), "one path was taken twice"
+
+
+def test_a_gradient_may_leave_some_out():
+    norm, x = case((2, 3, 4, 4))
+    (of_x,) = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(of_x.square().sum(), x)
+    with plain():
+        (of_x,) = torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+        (expected,) = torch.autograd.grad(of_x.square().sum(), x)
+    torch.testing.assert_close(second, expected)
+
+
+def test_a_constant_channel_is_the_bias():
+    norm, _ = case((2, 3, 4, 4))
+    torch.testing.assert_close(norm(torch.full((2, 3, 4, 4), 7.0, dtype=torch.float64)), norm.bias.view(1, 3, 1, 1).expand(2, 3, 4, 4))
+
+
+def test_it_is_group_norm_to_the_outside():
+    norm = InstanceNorm(4)
+    assert isinstance(norm, nn.GroupNorm) and set(norm.state_dict()) == {"weight", "bias"} and norm.num_groups == 4
+
+
+def test_plain_ends_with_its_block_and_nests():
+    x = torch.zeros(1, 1, 2, 2)
+    assert active(x)
+    with plain():
+        with plain():
+            assert not active(x)
+        assert not active(x)
+    with pytest.raises(ValueError), plain():
+        raise ValueError
+    assert active(x)
+    assert not active(x.to("meta")), "shapes without numbers"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_laid_out_once(channels):
+    x = torch.randn(4, channels, 5, 7)
+    laid = laid_out(x)
+    assert torch.equal(laid, x) and laid.stride() == (35 * channels, 1, 7 * channels, channels)
+    assert laid_out(laid) is laid
+    conv = nn.Conv2d(channels, 8, 3)
+    assert conv(laid).stride(1) == 1, "a convolution goes on in that layout, of one channel too"
+    with plain():
+        assert laid_out(x) is x
