@@ -1,4 +1,4 @@
-r"""Instance norm whose first and second derivatives are written out, for the CPU.
+r"""Instance norm, alone or with the ReLU and 2x2 mean pooling that follow it in ConvNets, with derivatives written out, for the CPU.
 
 With x̂ = (x - mean) r, r = 1 / sqrt(var + 1e-5), over the M pixels of one channel of one image, and P v = v - mean(v) - x̂ mean(v x̂):
 
@@ -11,8 +11,12 @@ for a gradient g of y. What gradients of gradients need (MTT, DSA) is, for gradi
           \partial x &= -r^2 \gamma \big( \hat x\, \overline{v\, P g} + \overline{g \hat x}\, P v + \overline{v \hat x}\, P g \big)
                         + a\, r P g.
 
-All are sums over pixels, and then one number times x, g and v each: a few passes over memory in channels-last layout, where torch's own
-group norm takes 4 times as long backward, and 10 times as long for the second derivative, which it puts together from small operations.
+All are sums over pixels, and then one number times x, g and v each: passes over memory in channels-last layout. Where ReLU and pooling
+follow, g is the gradient of what they return, spread over four pixels where y > 0, and ∂g is gathered likewise.
+
+What costs is not arithmetic but memory that is written for the first time. So y is not kept, but made again from x, and a temporary's
+memory takes the next result (`out`). Torch's group norm takes several times as long backward, and it puts the second derivative together
+from small operations.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -38,47 +43,59 @@ class InstanceNorm(nn.GroupNorm):
         """Return the normalised (n, c, h, w)."""
         if not fast.active(x):
             return super().forward(x)
-        y: Tensor = _Norm.apply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias)
+        y: Tensor = _Norm.apply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias, False)
+        return y
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return 2x2 means of ReLU of the normalised images, (n, c, h / 2, w / 2), on the fast path; h and w are even."""
+        y: Tensor = _Norm.apply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias, True)
         return y
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pooled: bool) -> Tensor:
         n, c, h, w = x.shape
         y, mean, r = torch.native_group_norm(x, weight, bias, n, c, h * w, c, EPS)
-        ctx.save_for_backward(x, weight, mean, r)
-        return y
+        ctx.save_for_backward(x, weight, bias, mean.unsqueeze(1), r.unsqueeze(1))
+        ctx.pooled = pooled
+        return F.avg_pool2d(y.relu_(), 2) if pooled else y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        return _Backward.apply(g, *ctx.saved_tensors)
+        return *_Backward.apply(g, *ctx.saved_tensors, ctx.pooled), None
 
 
 class _Backward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, r: Tensor) -> Any:
-        rows, given, mean, r = _rows(x), _rows(g), mean.unsqueeze(1), r.unsqueeze(1)
-        sums = _sums(given, rows, mean, r)
-        ctx.save_for_backward(g, x, weight, mean, r, *sums)
-        of_x = _mixed(x, mean, r, 0.0, 0.0, (given, sums, r * weight))
-        return of_x, sums[1].sum((0, 1)), sums[0].sum((0, 1))
+    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, r: Tensor, pooled: bool) -> Any:
+        rows = _rows(x)
+        g = _spread(g, x, _affine(rows, mean, r, weight, bias)) if pooled else _rows(g)
+        product = g * rows
+        sums = _sums(g, product, mean, r)
+        ctx.save_for_backward(g, x, weight, bias, mean, r, *sums)
+        ctx.pooled = pooled
+        of_x = _mixed(rows, mean, r, 0.0, 0.0, (g, sums, r * weight), out=product)
+        return _image(of_x, x), sums[1].sum((0, 1)), sums[0].sum((0, 1))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v: Tensor, a: Tensor, b: Tensor) -> Any:
-        g, x, weight, mean, r, sum_g, sum_gx = ctx.saved_tensors
-        rows, given, second = _rows(x), _rows(g), _rows(v)
-        sum_v, sum_vx = _sums(second, rows, mean, r)
+        g, x, weight, bias, mean, r, sum_g, sum_gx = ctx.saved_tensors
+        rows, v = _rows(x), _rows(v)
+        product = v * rows
+        sum_v, sum_vx = _sums(v, product, mean, r)
         m, scale = rows.shape[1], -r.square() * weight
-        sum_vpg = (second * given).sum(1, keepdim=True) - (sum_v * sum_g + sum_vx * sum_gx) / m
+        sum_vpg = torch.mul(v, g, out=product).sum(1, keepdim=True) - (sum_v * sum_g + sum_vx * sum_gx) / m
         of_g = of_x = None
         if ctx.needs_input_grad[0]:
-            of_g = _mixed(x, mean, r, a, b, (second, (sum_v, sum_vx), r * weight))
+            of_g = _mixed(rows, mean, r, a, b, (v, (sum_v, sum_vx), r * weight), out=product)
+            product = _affine(rows, mean, r, weight, bias) if ctx.pooled else torch.empty_like(rows)
+            of_g = _gathered(of_g, x, product) if ctx.pooled else _image(of_g, x)
         if ctx.needs_input_grad[1]:
-            parts = (second, (sum_v, sum_vx), scale * sum_gx / m), (given, (sum_g, sum_gx), scale * sum_vx / m + a * r)
-            of_x = _mixed(x, mean, r, scale * sum_vpg / m, 0.0, *parts)
-        return of_g, of_x, (r * sum_vpg).sum((0, 1)), None, None
+            parts = (v, (sum_v, sum_vx), scale * sum_gx / m), (g, (sum_g, sum_gx), scale * sum_vx / m + a * r)
+            of_x = _image(_mixed(rows, mean, r, scale * sum_vpg / m, 0.0, *parts, out=product), x)
+        return of_g, of_x, (r * sum_vpg).sum((0, 1)), None, None, None, None
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -86,19 +103,46 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _sums(v: Tensor, rows: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums over pixels of v and of v x̂, (n, 1, c) each."""
+def _image(rows: Tensor, x: Tensor) -> Tensor:
+    """Return rows in the shape of x, (n, c, h, w)."""
+    return rows.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def _affine(rows: Tensor, mean: Tensor, r: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return y of x, in rows."""
+    return torch.addcmul(bias - mean * r * weight, rows, r * weight)
+
+
+def _sums(v: Tensor, product: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums over pixels of v and of v x̂, (n, 1, c) each, for product = v x."""
     total = v.sum(1, keepdim=True)
-    return total, ((v * rows).sum(1, keepdim=True) - mean * total) * r
+    return total, (product.sum(1, keepdim=True) - mean * total) * r
 
 
-def _mixed(x: Tensor, mean: Tensor, r: Tensor, hat: Any, shift: Any, *parts: tuple[Tensor, tuple[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return hat x̂ + shift + sum of scale P v over the parts (v, its sums, scale), (n, c, h, w)."""
-    n, c, h, w = x.shape
+def _mixed(
+    rows: Tensor, mean: Tensor, r: Tensor, hat: Any, shift: Any, *parts: tuple[Tensor, tuple[Tensor, Tensor], Tensor], out: Tensor
+) -> Tensor:
+    """Write hat x̂ + shift + the sum of scale P v over the parts (v, its sums, scale) into `out`, and return it."""
+    m = rows.shape[1]
     for _, (total, with_hat), scale in parts:
-        hat = hat - scale * with_hat / (h * w)
-        shift = shift - scale * total / (h * w)
-    out = torch.addcmul(shift - hat * r * mean, _rows(x), hat * r)
+        hat = hat - scale * with_hat / m
+        shift = shift - scale * total / m
+    torch.addcmul(shift - hat * r * mean, rows, hat * r, out=out)
     for v, _, scale in parts:
         out.addcmul_(v, scale)
-    return out.view(n, h, w, c).permute(0, 3, 1, 2)
+    return out
+
+
+def _spread(g: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of y, in rows, for that of its pooled ReLU; y's memory takes it."""
+    n, c, h, w = x.shape
+    quarter = (g * 0.25).permute(0, 2, 3, 1).reshape(n, h // 2, 1, w // 2, 1, c)
+    pixels = y.view(n, h // 2, 2, w // 2, 2, c)
+    torch.ops.aten.threshold_backward.grad_input(quarter.expand_as(pixels), pixels, 0, grad_input=pixels)
+    return y
+
+
+def _gathered(of_g: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Return what `_spread` makes of a gradient of its result: 2x2 means where y > 0."""
+    torch.ops.aten.threshold_backward.grad_input(of_g, y, 0, grad_input=of_g)
+    return F.avg_pool2d(_image(of_g, x), 2)

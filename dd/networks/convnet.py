@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
 
+from dd import fast
+from dd.networks._instance_norm import InstanceNorm
 from dd.networks._layers import Chain, norm, refuse_below
 
 NAME = (
@@ -81,8 +83,25 @@ def build(
     return Chain(blocks, width * height * breadth, classes)
 
 
+class Block(nn.Sequential):
+    """Convolution, norm, activation, pooling: one after the other, or the last three in one where `dd.networks._instance_norm` has them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the stage."""
+        if not (self._has_all_in_one() and fast.active(x)):
+            return super().forward(x)
+        x = self.conv(x)
+        return self.norm.pooled(x) if x.shape[2] % 2 == x.shape[3] % 2 == 0 else self.pool(self.activation(self.norm(x)))
+
+    def _has_all_in_one(self) -> bool:
+        """Tell whether the last three are instance norm, ReLU and 2x2 means, and nobody looks in between (CAFE does)."""
+        kinds = [type(module) for module in self][1:]
+        looked = any(module._forward_hooks or module._forward_pre_hooks for module in self)
+        return kinds == [InstanceNorm, nn.ReLU, nn.AvgPool2d] and not looked
+
+
 def _block(inputs: int, width: int, padding: int, kind: str, activation: str, pooling: str) -> nn.Sequential:
-    block = nn.Sequential()
+    block = Block()
     block.add_module("conv", nn.Conv2d(inputs, width, 3, padding=padding))
     block.add_module("norm", norm(kind, width))
     block.add_module("activation", ACTIVATIONS[activation]())  # in place: nobody looks at what the norm returned
