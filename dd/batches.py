@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dd import fast
+from dd.augment.policies import Nothing
 from dd.data.pool import RealPool
 from dd.rng import stream
 from dd.types import Augment, Batch, Parameterization
+
+
+@dataclass(frozen=True, slots=True)
+class RealBatch(Batch):
+    """Real images as they are, and their positions in the pool, (n,) int64."""
+
+    index: Tensor
 
 
 class _Images:
@@ -69,25 +79,45 @@ class SiameseBatches(_Images):
         self._cap = cap
 
     def pair(self, net: Any = None) -> tuple[Batch, Batch]:
-        """Return (synthetic, real), both sorted by class: (C * n, c, h, w) and (C * per_class, c, h, w)."""
+        """Return (synthetic, real), both sorted by class: (C * n, c, h, w) and (C * per_class, c, h, w).
+
+        Without augmentation, what is real is a `RealBatch`.
+        """
         names = self._next()
-        index = self._pool.draw(stream(self._seed, "real", *names), self._per_class).reshape(-1)
-        real = Batch(self._pool.x(index), self._pool.y(index))
+        index = self._pool.draw(stream(self._seed, "real", *names), self._per_class)
         synthetic = self._capped(names)
-        params = self._draw(names, real)
-        return (
-            Batch(self._augment.apply(synthetic.x, params, synthetic.y), synthetic.y),
-            Batch(self._augment.apply(real.x, params, real.y), real.y),
-        )
+        params = self._draw(names, synthetic.x)
+        x, flat = self._real(index, params), index.reshape(-1)
+        y = self._pool.y(flat)
+        return self._seen(synthetic, params), RealBatch(x, y, flat) if isinstance(self._augment, Nothing) else Batch(x, y)
 
     def augmented(self) -> Batch:
         """Return the synthetic images alone, sorted by class, under a draw of their own: for looks after the update."""
         names = self._next()
         synthetic = self._capped(names)
-        return Batch(self._augment.apply(synthetic.x, self._draw(names, synthetic), synthetic.y), synthetic.y)
+        return self._seen(synthetic, self._draw(names, synthetic.x))
 
-    def _draw(self, names: tuple[int, int], batch: Batch) -> Any:
-        _, c, h, w = batch.x.shape
+    def _seen(self, batch: Batch, params: Any) -> Batch:
+        """Return the synthetic images as augmented; which class each is of is known here without asking the device."""
+        groups = torch.arange(self._pool.classes).repeat_interleave(len(batch.y) // self._pool.classes)
+        return Batch(self._augment.apply(batch.x, params, groups), batch.y)
+
+    def _real(self, index: Tensor, params: Any) -> Tensor:
+        """Return the real images at (classes, m) positions, normalised and augmented; on a CPU by class, which fits into a cache."""
+        if not fast.active(self._pool.images):
+            groups = torch.arange(len(index)).repeat_interleave(index.shape[1])
+            return self._augment.apply(self._pool.x(index.reshape(-1)), params, groups)
+        found: Tensor | None = None
+        for c, row in enumerate(index):
+            part = self._augment.apply(self._pool.x(row), params, torch.full((len(row),), c))
+            if found is None:
+                found = part.new_empty(index.numel(), *part.shape[1:])
+            found[c * len(row) : (c + 1) * len(row)] = part
+        assert found is not None  # a dataset has classes
+        return found
+
+    def _draw(self, names: tuple[int, int], x: Tensor) -> Any:
+        _, c, h, w = x.shape
         return self._augment.draw(stream(self._seed, "augment", *names), self._pool.classes, (c, h, w), shared=True)
 
     def _capped(self, names: tuple[int, int]) -> Batch:
@@ -97,7 +127,7 @@ class SiameseBatches(_Images):
         if self._cap is None or each <= self._cap:
             return batch
         order = torch.rand(self._pool.classes, each, generator=stream(self._seed, "subset", *names)).argsort(1)[:, : self._cap]
-        chosen = (order + each * torch.arange(self._pool.classes).unsqueeze(1)).reshape(-1).to(batch.x.device)
+        chosen = (order + each * torch.arange(self._pool.classes).unsqueeze(1)).reshape(-1).to(batch.x.device, non_blocking=True)
         return Batch(batch.x[chosen], batch.y[chosen])
 
 
@@ -126,7 +156,7 @@ class UnrolledBatches(_Images):
         batch = min(self._batch or n, n)
         sweep, taken = divmod(i, -(-n // batch))
         order = torch.randperm(n, generator=stream(self._seed, "chunks", self._step, sweep))
-        index = order.split(batch)[-1 - taken].to(images.device)
+        index = order.split(batch)[-1 - taken].to(images.device, non_blocking=True)
         generator = stream(self._seed, "student", self._step, i)
         params = self._augment.draw(generator, len(index), (images.shape[1], images.shape[2], images.shape[3]), shared=False)
         return Batch(self._augment.apply(images.index_select(0, index), params, torch.arange(len(index))), labels[index])

@@ -1,8 +1,9 @@
 """The six ops of differentiable siamese augmentation (Zhao & Bilen, DSA, ICML 2021), drawn apart from being applied.
 
 An op is a pair: `draw(generator, n, (c, h, w))` returns values for n images, one row each, on the CPU; `apply(x, values)`
-returns the (n, c, h, w) images transformed, each with its own row, and draws nothing. Images are in the networks' input space:
-the 0 that crop, cutout, scale and rotate fill in is the data's mean colour. All are differentiable in x.
+returns the (n, c, h, w) images transformed, each with its own row, and draws nothing. A single row stands for all images: that
+takes slices where rows of their own take an index or a mask for each image, and gives the same numbers. Images are in the networks'
+input space: the 0 that crop, cutout, scale and rotate fill in is the data's mean colour. All are differentiable in x.
 
 Differs from the code of the paper: values come from a generator, not from the wall clock; crop, cutout and the affine matrices
 are made for all images at once. Distributions and arithmetic are the same.
@@ -32,12 +33,12 @@ def color(x: Tensor, values: Tensor) -> Tensor:
     x + (u - 0.5); then (x - m) 2v + m, m the mean over channels at each pixel (so nothing for one channel); then
     (x - m)(w + 0.5) + m, m the mean of the image.
     """
-    u, v, w = values.to(x)[:, :, None, None, None].unbind(1)
+    u, v, w = _placed(values, x)[:, :, None, None, None].unbind(1)
     x = x + (u - 0.5)
     gray = x.mean(1, keepdim=True)
-    x = (x - gray) * (2 * v) + gray
+    x = (x - gray).mul_(2 * v).add_(gray)
     mean = x.mean((1, 2, 3), keepdim=True)
-    return (x - mean) * (w + 0.5) + mean
+    return (x - mean).mul_(w + 0.5).add_(mean)
 
 
 def draw_crop(generator: Generator, n: int, shape: Shape) -> Tensor:
@@ -49,7 +50,10 @@ def draw_crop(generator: Generator, n: int, shape: Shape) -> Tensor:
 def crop(x: Tensor, values: Tensor) -> Tensor:
     """Shift: y[i, j] = x[i + a, j + b] for values (a, b), 0 where that lies outside."""
     n, c, h, w = x.shape
-    values = values.to(x.device)
+    if len(values) == 1:
+        down, right = values[0].tolist()
+        return F.pad(x, (-right, right, -down, down))  # a negative width cuts off
+    values = values.to(x.device, non_blocking=True)
     rows = torch.arange(h, device=x.device) + values[:, :1]
     columns = torch.arange(w, device=x.device) + values[:, 1:]
     inside = ((rows >= 0) & (rows < h))[:, :, None] & ((columns >= 0) & (columns < w))[:, None]
@@ -70,13 +74,24 @@ def cutout(x: Tensor, values: Tensor) -> Tensor:
 
     Rows a - s // 2 to a - s // 2 + s - 1 for values (a, b), and likewise columns.
     """
-    values = values.to(x.device)
+    if len(values) == 1:
+        (top, bottom), (left, right) = (_reach(at, side) for at, side in zip(values[0].tolist(), x.shape[2:], strict=True))
+        x = x.clone()
+        x[:, :, top:bottom, left:right] = 0
+        return x
+    values = values.to(x.device, non_blocking=True)
     spans = []
     for axis, side in enumerate(x.shape[2:]):
         first = values[:, axis : axis + 1] - _square(side) // 2
         at = torch.arange(side, device=x.device)
         spans.append((at >= first) & (at < first + _square(side)))
     return x.masked_fill((spans[0][:, :, None] & spans[1][:, None])[:, None], 0)
+
+
+def _reach(centre: int, side: int) -> tuple[int, int]:
+    """Return where the square begins and ends along an axis, end excluded, inside the image."""
+    first = centre - _square(side) // 2
+    return max(first, 0), max(first + _square(side), 0)
 
 
 def _square(side: int) -> int:
@@ -90,7 +105,9 @@ def draw_flip(generator: Generator, n: int, shape: Shape) -> Tensor:
 
 def flip(x: Tensor, values: Tensor) -> Tensor:
     """Mirror left and right where the value is true."""
-    return torch.where(values.to(x.device)[:, :, None, None], x.flip(3), x)
+    if len(values) == 1:
+        return x.flip(3) if values.item() else x
+    return torch.where(values.to(x.device, non_blocking=True)[:, :, None, None], x.flip(3), x)
 
 
 def draw_scale(generator: Generator, n: int, shape: Shape) -> Tensor:
@@ -100,7 +117,7 @@ def draw_scale(generator: Generator, n: int, shape: Shape) -> Tensor:
 
 def scale(x: Tensor, values: Tensor, align_corners: bool = False) -> Tensor:
     """Sample bilinearly at diag(a, b) (x, y) for values (a, b), coordinates in [-1, 1]; above 1 shrinks what is seen."""
-    return _affine(x, torch.diag_embed(values.to(x)), align_corners)
+    return _affine(x, torch.diag_embed(_placed(values, x)), align_corners)
 
 
 def draw_rotate(generator: Generator, n: int, shape: Shape) -> Tensor:
@@ -110,14 +127,19 @@ def draw_rotate(generator: Generator, n: int, shape: Shape) -> Tensor:
 
 def rotate(x: Tensor, values: Tensor, align_corners: bool = False) -> Tensor:
     """Sample bilinearly at [[cos, -sin], [sin, cos]] (x, y), coordinates in [-1, 1]."""
-    angle = torch.deg2rad(values.to(x)[:, 0])
+    angle = torch.deg2rad(_placed(values, x)[:, 0])
     cos, sin = angle.cos(), angle.sin()
     return _affine(x, torch.stack([cos, -sin, sin, cos], 1).view(-1, 2, 2), align_corners)
 
 
 def _affine(x: Tensor, matrix: Tensor, align_corners: bool) -> Tensor:
-    grid = F.affine_grid(F.pad(matrix, (0, 1)), list(x.shape), align_corners=align_corners)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=align_corners)
+    grid = F.affine_grid(F.pad(matrix, (0, 1)), [len(matrix), *x.shape[1:]], align_corners=align_corners)
+    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), mode="bilinear", padding_mode="zeros", align_corners=align_corners)
+
+
+def _placed(values: Tensor, x: Tensor) -> Tensor:
+    """Return drawn values as `x` has its own, without waiting for the device."""
+    return values.to(x.device, x.dtype, non_blocking=True)
 
 
 class Op(NamedTuple):

@@ -33,6 +33,15 @@ class Normalisation:
         mean, std = self._shaped(x)
         return (x - mean) / std
 
+    def apply_(self, x: Tensor) -> Tensor:
+        """Normalise images in place, to the bits of `apply`; return them."""
+        mean, std = self._shaped(x)
+        return x.sub_(mean).div_(std)
+
+    def to(self, device: str | torch.device) -> Normalisation:
+        """Return the same normalisation with its numbers on `device`."""
+        return Normalisation(self.mean.to(device), self.std.to(device))
+
     def invert(self, x: Tensor) -> Tensor:
         """Return images in raw units (values outside their range are possible) from normalised ones."""
         mean, std = self._shaped(x)
@@ -80,6 +89,10 @@ class ZCA:
     def apply(self, x: Tensor) -> Tensor:
         """Return whitened images of the same shape."""
         return ((x.flatten(1) - self.mean.to(x)) @ self.transform.to(x)).view_as(x)
+
+    def apply_(self, x: Tensor) -> Tensor:
+        """Return whitened images; `x` stays, since a product cannot be formed in place."""
+        return self.apply(x)
 
     def invert(self, x: Tensor) -> Tensor:
         """Return images in [0, 1] units from whitened ones."""

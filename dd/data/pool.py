@@ -34,7 +34,7 @@ class RealPool:
         self.labels = labels.to(device)
         self.classes = classes
         self.device = device
-        self.normalisation: Normalisation | ZCA = zca.to(device) if zca is not None else Normalisation(mean, std)
+        self.normalisation: Normalisation | ZCA = (zca or Normalisation(mean, std)).to(device)
         self._members = [(labels == c).nonzero().squeeze(1).cpu() for c in range(classes)]
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class RealPool:
         if isinstance(self.normalisation, ZCA):
             channels = self.images.shape[1]
             return torch.zeros(channels), torch.ones(channels)
-        return self.normalisation.mean, self.normalisation.std
+        return self.normalisation.mean.cpu(), self.normalisation.std.cpu()
 
     def of_class(self, c: int) -> Tensor:
         """Return the positions of class c."""
@@ -69,11 +69,11 @@ class RealPool:
         if not 1 <= per_class <= most:
             raise ConfigError(f"batch_real: value {per_class}: the smallest class, {smallest}, has {most} images; allowed: 1 to {most}")
         rows = [members[torch.randperm(len(members), generator=generator)[:per_class]] for members in self._members]
-        return torch.stack(rows).to(self.device)
+        return torch.stack(rows).to(self.device, non_blocking=True)
 
     def uniform(self, generator: torch.Generator, n: int) -> Tensor:
         """Return (n,) positions, uniform over all images, with replacement."""
-        return torch.randint(len(self), (n,), generator=generator).to(self.device)
+        return torch.randint(len(self), (n,), generator=generator).to(self.device, non_blocking=True)
 
     def raw(self, index: Tensor) -> Tensor:
         """Return float32 images in raw units, (m, c, h, w): uint8 in [0, 1], floats as they are."""
@@ -81,7 +81,7 @@ class RealPool:
 
     def x(self, index: Tensor) -> Tensor:
         """Return float32 normalised (or whitened) images, (m, c, h, w)."""
-        return self.normalisation.apply(self.raw(index))
+        return self.normalisation.apply_(self.raw(index))  # an index makes a copy
 
     def y(self, index: Tensor) -> Tensor:
         """Return labels, (m,) int64."""

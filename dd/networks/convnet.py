@@ -90,8 +90,11 @@ class Block(nn.Sequential):
         """Return the output of the stage."""
         if not (self._has_all_in_one() and fast.active(x)):
             return super().forward(x)
-        x = self.conv(x)
-        return self.norm.pooled(x) if x.shape[2] % 2 == x.shape[3] % 2 == 0 else self.pool(self.activation(self.norm(x)))
+        conv, norm, activation, pool = self
+        x = conv(x)
+        if x.shape[2] % 2 or x.shape[3] % 2 or not isinstance(norm, InstanceNorm):
+            return pool(activation(norm(x)))  # type: ignore[no-any-return]
+        return norm.pooled(x)
 
     def _has_all_in_one(self) -> bool:
         """Tell whether the last three are instance norm, ReLU and 2x2 means, and nobody looks in between (CAFE does)."""

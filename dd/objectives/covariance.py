@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from dd.objectives.distribution import class_features
+from dd.objectives.distribution import class_features, known_features
 
 if TYPE_CHECKING:
     from dd.batches import SiameseBatches
@@ -99,7 +99,8 @@ class SemanticMatch:
         """Return the loss of one step, a float64 scalar."""
         synthetic, real = batches.pair(net)
         with torch.no_grad():
-            target = class_features(net, real.x, self._classes)
+            known = known_features(net, real)
+            target = class_features(net, real.x, self._classes) if known is None else known.unflatten(0, (self._classes, -1))
         features = class_features(net, synthetic.x, self._classes)
         d = features.shape[2]
         means = features.double().mean(1)

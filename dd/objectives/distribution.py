@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dd import fast
+from dd.batches import RealBatch
 
 if TYPE_CHECKING:
-    from dd.types import Batches
+    from dd.types import Batch, Batches
 
 Forward = Callable[[Tensor], tuple[Tensor, ...]]
 CHUNK = 2560  # images forwarded at once; 100 classes x 256 images would need 13 GB of activations in one piece
@@ -40,6 +41,15 @@ def embed_in_chunks(net: nn.Module, x: Tensor) -> Tensor:
 def mixes(net: nn.Module) -> bool:
     """Tell whether what the network makes of an image depends on the others of the batch."""
     return net.training and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+
+
+def known_features(net: nn.Module, real: Batch) -> Tensor | None:
+    """Return the features (n, d) of real images that need not be computed anew, see `dd.sources.known`; None where they must be."""
+    known = getattr(net, "known", None)
+    if known is None or not isinstance(real, RealBatch) or mixes(net):
+        return None
+    found: Tensor | None = known.at(real.index)
+    return found
 
 
 def class_features(net: nn.Module, x: Tensor, classes: int) -> Tensor:
@@ -104,7 +114,8 @@ class MeanMatch:
         """Return the loss of one step, a scalar."""
         synthetic, real = batches.pair(net)
         with torch.no_grad():
-            target = self._means(embed_in_chunks(net, real.x))
+            known = known_features(net, real)
+            target = self._means(embed_in_chunks(net, real.x) if known is None else known)
         means = self._means(net.embed(synthetic.x))
         self.facts = {"feature_norm_real": target.norm(dim=1).mean(), "feature_norm_syn": means.detach().norm(dim=1).mean()}
         return (means - target).square().sum()

@@ -54,20 +54,28 @@ def needs(extractor: Extractor, dataset: str, lineage: str = "dc") -> list[Need]
 
 
 def source(extractor: Extractor, inputs: Inputs) -> Source[Any]:
-    """Return the source of networks that an extractor configuration describes."""
+    """Return the source of networks that an extractor configuration describes.
+
+    Those that come again and again have their features of real images `known` (`dd.sources.known`).
+    """
+    from dd.sources import known
     from dd.sources.checkpoints import Checkpoints
     from dd.sources.population import Population
     from dd.train.pretrain import load_network
 
     if inputs.paths and inputs.paths[0]:
-        return Checkpoints(inputs.paths[0], lambda path: _freeze(load_network(path, inputs.device), extractor), inputs.seed)
+        files = inputs.paths[0]
+        load = lambda path: known.attach(_freeze(load_network(path, inputs.device), extractor), inputs.pool(), len(files))  # noqa: E731
+        return Checkpoints(files, load, inputs.seed)
     make = (
         (lambda number: _freeze(_trained(extractor, inputs, number), extractor))
         if extractor.epochs
         else (lambda number: _freeze(_random(extractor, inputs, number), extractor))
     )
+    if extractor.mode == "dynamic":
+        return Population(make)
     forever = 2**62
-    return Population(make, lifetime=forever if extractor.mode == "fixed" else 1)
+    return Population(lambda number: known.attach(make(number), inputs.pool(), 1), lifetime=forever)
 
 
 def _random(extractor: Extractor, inputs: Inputs, number: int) -> nn.Module:

@@ -179,3 +179,37 @@ def test_flip_and_crop_leave_the_bits_of_what_they_do_not_change() -> None:
     assert torch.equal(flipped[1::2], x[1::2])
     assert torch.equal(flipped[::2], x[::2].flip(3))
     assert torch.equal(dsa_ops.crop(x, torch.zeros(4, 2, dtype=torch.int64)), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", strategies.OPS)
+def test_one_row_for_all_images_gives_the_bits_of_a_row_for_each(name: str, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    """The slices against the indices and masks, in the images and in their gradients, up to the ends of what is drawn."""
+    op, weight = dsa_ops.OPS[name], noise(6, shape).to(dtype)
+    rows = list(op.draw(stream(4, name), 5, shape).split(1))
+    if name == "crop":
+        rows += [torch.tensor([[a * int(shape[1] / 8 + 0.5), b * int(shape[2] / 8 + 0.5)]]) for a in (-1, 0, 1) for b in (-1, 1)]
+    if name == "cutout":
+        rows += [torch.tensor([[a, b]]) for a in (0, shape[1]) for b in (0, shape[2] - 1)]
+    if name == "flip":
+        rows = [torch.tensor([[True]]), torch.tensor([[False]])]
+    for row in rows:
+        x, each = (noise(5, shape).to(dtype).requires_grad_() for _ in range(2))
+        together, alone = op.apply(x, row), op.apply(each, row.expand(5, -1))
+        assert torch.equal(together, alone)
+        (together * weight[:5]).sum().backward()
+        (alone * weight[:5]).sum().backward()
+        assert torch.equal(x.grad, each.grad)
+
+
+@pytest.mark.parametrize("name", strategies.OPS)
+def test_one_row_for_all_is_the_formula_and_leaves_the_images_alone(name: str) -> None:
+    op, x = dsa_ops.OPS[name], noise(4, (2, 9, 7))
+    for row in op.draw(stream(5, name), 4, (2, 9, 7)).split(1):
+        before = x.clone()
+        expected = torch.stack([NAIVE[name](image, row[0].tolist()) for image in x])
+        torch.testing.assert_close(op.apply(x, row), expected, rtol=1e-10, atol=1e-10)
+        assert torch.equal(x, before)
+        z = noise(2, (2, 6, 5)).requires_grad_()
+        assert torch.autograd.gradcheck(lambda z, row=row: op.apply(z, row), (z,))

@@ -200,3 +200,18 @@ def test_strategies_are_checked_without_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; from dd.augment import strategies; print(strategies.ops_of('color_crop'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "('color', 'crop')", done.stderr
+
+
+@pytest.mark.parametrize("policy", [OneOf(ALL), Stack(ALL), OneOf("crop")])
+def test_long_runs_of_a_group_give_the_bits_of_images_in_any_order(policy) -> None:
+    """Slices group by group, as classes in matching take them, against an index for each image."""
+    group = torch.arange(7).repeat_interleave(torch.tensor([8, 20, 9, 12, 8, 16, 30])) % 5  # groups 0 and 1 have two runs
+    order = torch.randperm(len(group), generator=stream(0, "order"))
+    for seed in range(6):
+        drawn = policy.draw(stream(seed, "runs"), 5, SHAPE, shared=True)
+        x, mixed = images(len(group), dtype=torch.float32).requires_grad_(), images(len(group), dtype=torch.float32).requires_grad_()
+        by_run, by_image = policy.apply(x, drawn, group), policy.apply(mixed[order], drawn, group[order])
+        assert torch.equal(by_run[order], by_image)
+        by_run.square().sum().backward()
+        by_image.square().sum().backward()
+        torch.testing.assert_close(x.grad, mixed.grad, rtol=1e-6, atol=1e-7)

@@ -5,9 +5,11 @@ import torch
 
 from dd.augment.policies import make
 from dd.batches import SiameseBatches
+from dd.data.normalise import ZCA
 from dd.data.pool import RealPool
 from dd.parameterizations.multiformation import MultiFormation
 from dd.parameterizations.pixels import Pixels
+from dd.rng import stream
 
 CLASSES = 3
 
@@ -89,3 +91,36 @@ def test_real_images_and_augmentation_change_with_step_call_and_seed():
         assert not torch.equal(base[1].x, other[1].x)
     seen = {tuple(first(step=step)[0].x.flatten().tolist()) for step in range(6)}
     assert len(seen) > 1, "the augmentation never changes"
+
+
+@pytest.mark.parametrize(("policy", "shape"), [("none", (3, 16, 16)), ("oneof", (3, 16, 16)), ("stack", (3, 16, 16)), ("oneof", (1, 9, 7))])
+def test_a_pair_is_what_one_pass_over_all_classes_makes(policy, shape):
+    """Class by class, in place, against all images at once by the definitions: same bits, and the stored pixels stay as they are."""
+    g = torch.Generator().manual_seed(3)
+    stored, labels = torch.randint(0, 256, (90, *shape), generator=g).byte(), torch.arange(90) % 3
+    mean, std = torch.rand(shape[0], generator=g).tolist(), (torch.rand(shape[0], generator=g) + 0.1).tolist()
+    pool, before = RealPool(stored, labels, 3, mean, std), stored.clone()
+    pixels = Pixels(torch.randn(6, *shape, generator=g), torch.arange(3).repeat_interleave(2), 1.0)
+    augment = make(policy, "color_crop_cutout_flip_scale_rotate")
+    for step in range(6):
+        synthetic, real = SiameseBatches(pool, pixels, 6, augment, 20, 0, step).pair()
+        index = pool.draw(stream(0, "real", step, 0), 20).reshape(-1)
+        x = (stored[index].float() / 255 - torch.tensor(mean).view(1, -1, 1, 1)) / torch.tensor(std).view(1, -1, 1, 1)
+        params = augment.draw(stream(0, "augment", step, 0), 3, shape, shared=True)
+        order = torch.randperm(60, generator=g)  # no runs: each image by itself
+        assert torch.equal(real.y, labels[index])
+        assert torch.equal(real.x[order], augment.apply(x[order], params, labels[index][order]))
+        assert torch.equal(synthetic.x, augment.apply(pixels.images, params, synthetic.y))
+    assert torch.equal(stored, before)
+
+
+def test_whitened_and_float_images_stay_as_they_are_stored():
+    g = torch.Generator().manual_seed(4)
+    floats = torch.randn(12, 1, 4, 4, generator=g)
+    before, index = floats.clone(), torch.arange(0, 12, 2)
+    plain = RealPool(floats, torch.arange(12) % 2, 2, [0.3], [0.7])
+    assert torch.equal(plain.x(index), (before[index] - 0.3) / 0.7)
+    matrix = torch.randn(16, 16, generator=g)
+    white = RealPool(floats, torch.arange(12) % 2, 2, [0.0], [1.0], zca=ZCA(torch.randn(16, generator=g), matrix, matrix))
+    assert torch.equal(white.x(index), white.normalisation.apply(before[index]))
+    assert torch.equal(floats, before)
