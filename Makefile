@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile --no-loadscope-
 # What `make pull WHAT=...` brings beside WHAT: it is small, and without it neither Snakemake nor a reader knows what the rest is.
 ALWAYS := .snakemake/metadata results/code results/choices results/papers results/report.html results/index.csv
 
-.PHONY: demo test test-fast test-faults lint pull push prune clean
+.PHONY: demo test test-fast test-faults lint bench pull push prune clean
 
 demo: $(INSTALLED)
 	$(RUN) snakemake --config scale=demo
@@ -27,6 +27,10 @@ test-faults: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(RUN) ruff check . && $(RUN) mypy
+
+# How fast, beside the textbook path and the machine's limit: benchmarks/README.md. Within 12 minutes on two cores with nothing beside it.
+bench: $(INSTALLED)
+	$(RUN) python -m benchmarks
 
 # The results of this commit from a remote (docs/dvc.md): all, or WHAT="results/distilled results/scores ...".
 pull: $(INSTALLED)
