@@ -14,6 +14,7 @@ from dd.plan.papers import Settings
 from dd.plan.pulled import demand
 from dd.slurm.preflight import absent_files
 from dd.slurm.start import start
+from dd.warm.start import offer
 
 min_version("9.27")
 
@@ -44,6 +45,7 @@ onstart:  # of a run that has something to do, in its head process only
             demand(_files)
         start(workflow, PLAN)
         write_codes([REPORT, *(PLAN.jobs[path] for path in _files if path in PLAN.jobs)])
+        offer(workflow)
     except DDError as error:
         raise WorkflowError(str(error)) from None
 

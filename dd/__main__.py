@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # before all that takes time to import
+    from dd.warm.client import ask
+
+    ask(sys.argv[1:])
+
 import argparse
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol

@@ -10,10 +10,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from copy import deepcopy
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,10 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dd.config.canonical import canonical, digest
 from dd.errors import ConfigError, nearest
 
-__all__ = ["Frozen", "added", "canonical", "digest", "hashed", "load_yaml", "merged", "parse"]
+__all__ = ["Frozen", "added", "canonical", "digest", "filled", "hashed", "load_yaml", "merged", "parse"]
 
 
 LARGEST = 1_000_000  # values of a YAML file, aliases written out
+KNOWN = 4096  # configurations that `parse` remembers
 
 
 class Frozen(BaseModel):
@@ -34,6 +36,8 @@ class Frozen(BaseModel):
 
 
 M = TypeVar("M", bound=BaseModel)
+_known: dict[tuple[type[BaseModel], str], Any] = {}  # a plan of all papers asks sixty thousand times for fifteen hundred of them
+_filled: dict[int, tuple[BaseModel, dict[str, Any]]] = {}
 
 
 def added(value: Any, **constraints: Any) -> Any:
@@ -52,6 +56,20 @@ def hashed(config: BaseModel) -> dict[str, Any]:
             continue
         result[name] = plain
     return result
+
+
+def filled(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:
+    """Return `hashed` of `parse`: data with every field filled in; of equal data the same dict, so nobody may change it.
+
+    Raises:
+        ConfigError: see `parse`.
+    """
+    found = parse(model, data, where)
+    if id(found) not in _filled:  # an id is a model's own as long as it stands here
+        if len(_filled) >= KNOWN:
+            _filled.clear()
+        _filled[id(found)] = found, hashed(found)
+    return _filled[id(found)][1]
 
 
 def _plain(value: Any) -> Any:
@@ -73,7 +91,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(model: type[M], data: Any, where: str) -> M:
-    """Return `data` as a validated `model`.
+    """Return `data` as a validated `model`; of equal data the same one, so nobody may change what it holds.
 
     Args:
         where: the file (and the key in it) that the data came from; every message starts with it.
@@ -81,12 +99,28 @@ def parse(model: type[M], data: Any, where: str) -> M:
     Raises:
         ConfigError: one line for each thing that is wrong, all of them at once.
     """
+    key = _key(model, data)
+    if key in _known:
+        return cast(M, _known[key])
     try:  # through JSON: strict, and lists may fill tuples
-        return model.model_validate_json(json.dumps(_as_json(data, where)))
+        found = model.model_validate_json(json.dumps(_as_json(data, where)))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(model, item, where) for item in error.errors())) from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets in brackets
         raise ConfigError(f"{where}: holds a value that configuration cannot hold: {error}") from None
+    if key is not None:
+        if len(_known) >= KNOWN:
+            _known.clear()
+        _known[key] = found
+    return found
+
+
+def _key(model: type[BaseModel], data: Any) -> tuple[type[BaseModel], str] | None:
+    """Return what `parse` remembers data by: text that only data of the same values has, or None where there is none."""
+    try:
+        return model, json.dumps(data, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return None  # `_as_json` says why
 
 
 def _as_json(data: Any, where: str) -> Any:
@@ -159,7 +193,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which writing a key twice is an error, not a silent choice."""
 
 
-def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+def _mapping(loader: Any, node: yaml.MappingNode) -> dict[Any, Any]:
     merge = "tag:yaml.org,2002:merge"
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]  # type: ignore[no-untyped-call]
     if strange := [key for key in keys if isinstance(key, (list, dict, set))]:
@@ -194,6 +228,37 @@ def _weight(node: yaml.Node | None, known: dict[int, int]) -> int:
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+if yaml.__with_libyaml__:
+
+    class _FastLoader(yaml.composer.Composer, yaml.CSafeLoader):
+        """The same with libyaml's scanner and parser, ten times as fast.
+
+        What these give is still composed in Python: libyaml's own way to do it ends the process at brackets in brackets, too many.
+        """
+
+        def __init__(self, stream: str) -> None:
+            yaml.CSafeLoader.__init__(self, stream)
+            yaml.composer.Composer.__init__(self)  # type: ignore[no-untyped-call]
+
+    _FastLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _read(loader: Any, text: str) -> Any:
+    """Return what a text holds, as a class of loaders reads it; None where it is empty."""
+    one = loader(text)
+    node = one.get_single_node()
+    _weight(node, {})
+    return None if node is None else one.construct_document(node)
+
+
+def _read_fast(text: str) -> Any:
+    """Return what a text holds. What the fast loader refuses is refused by the other one, whose messages show the line."""
+    if yaml.__with_libyaml__:
+        with suppress(Exception):
+            return _read(_FastLoader, text)
+    return _read(_UniqueKeyLoader, text)
+
+
 def load_yaml(path: Path | str) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
@@ -201,10 +266,7 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
         ConfigError: missing, not YAML (with line and column), a key written twice, or not a mapping.
     """
     try:
-        loader = _UniqueKeyLoader(Path(path).read_text(encoding="utf-8"))
-        node = loader.get_single_node()  # type: ignore[no-untyped-call]
-        _weight(node, {})
-        data = None if node is None else loader.construct_document(node)  # type: ignore[no-untyped-call]
+        data = _read_fast(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,9 @@ def _guides(config: Mapping[str, Any]) -> dict[int, list[dict[str, Any]]]:
     rule, alpha = guidance["epochs"], guidance["alpha"]
     found = {}
     for epoch in rule["candidates"]:
-        one = deepcopy(dict(config))
-        first = guidance["networks"][0]
-        one["guidance"] |= {"networks": [first], "models": 1, "epochs": epoch, "alpha": alpha[0] if isinstance(alpha, list) else alpha}
+        one, first = dict(config), guidance["networks"][0]
+        alone = {"networks": [first], "models": 1, "epochs": epoch, "alpha": alpha[0] if isinstance(alpha, list) else alpha}
+        one["guidance"] = {**guidance, **alone}
         one["network"] = architecture(first)
         one.pop("step", None)
         if rule["split"] == "holdout":

@@ -97,7 +97,7 @@ def _tree(name: str) -> ast.Module:
 @cache
 def _imports(name: str) -> frozenset[str]:
     found: set[str] = set()
-    for node in _running(_tree(name)):
+    for node in _statements(_tree(name), typing=False):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "dd")
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dd":
@@ -106,19 +106,23 @@ def _imports(name: str) -> frozenset[str]:
     return frozenset(module for module in found if _path(module))
 
 
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk over everything but what only a type checker reads."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
-            yield from _running(child)
+def _statements(tree: ast.Module, *, typing: bool = True) -> Iterator[ast.AST]:
+    """Walk over all statements, without typing over those that run; no import and no docstring stands in an expression."""
+    open_: list[ast.AST] = [tree]
+    while open_:
+        node = open_.pop()
+        if not typing and isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+            open_.extend(getattr(node, field, ()))
 
 
 @cache
 def _semantic(name: str) -> str:
-    """Return the module's syntax tree without docstrings, as text."""
-    tree = ast.parse(ast.unparse(_tree(name)))  # a copy, in normal form
-    for node in ast.walk(tree):
+    """Return the module's syntax tree without docstrings, as text. It takes them out of the tree itself: nobody else reads them."""
+    tree = _tree(name)
+    for node in _statements(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             body = node.body
             if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):

@@ -15,7 +15,8 @@ from dd.data.registry import DATASETS
 from dd.generators.depth import PUBLISHED
 from dd.generators.files import FILES
 from dd.plan.job import Job
-from dd.plan.jobs import Plan, decoded
+from dd.plan.jobs import Plan
+from dd.plan.told import decoded
 from dd.sources.guides import architecture
 from dd.teachers import CHANNELS, TEACHERS
 

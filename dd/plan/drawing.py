@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 LOGIC = {"matrix", "include", "exclude", "overrides", "every_method", "use", "analysis", "chosen", "pending", "means"}
 
 
+_Trained = dict[tuple[str, ...], list[dict[str, Any]]]
+
+
 def drawing(plan: Plan, name: str) -> dict[str, Any]:
     """Return the JSON from which `dd.figures` draws one paper: every artifact with its cells and their files."""
     paper = plan.papers[name]
     axes = {**AXES, **paper.axes, **paper.at}
+    trained: _Trained = {}  # by files: many cells look through the same networks
     for axis in paper.printed:
         if axis not in axes:
             raise ConfigError(f"{plan.folder / 'papers' / name}.yaml: printed: unknown axis {axis!r}{nearest(axis, axes)}")
@@ -45,7 +49,7 @@ def drawing(plan: Plan, name: str) -> dict[str, Any]:
                 {"at": one.at, "printed": _printed(paper, one.at), "reason": one.reason, "place": one.place} for one in later
             ]
         chosen = {**paper.chosen, **artifact.chosen}
-        shown = [{**_cell_json(plan, cell, paper), **(_images(cell) if artifact.kind == "transition" else {})} for cell in cells]
+        shown = [{**_cell_json(plan, cell, paper, trained), **(_images(cell) if artifact.kind == "transition" else {})} for cell in cells]
         artifacts.append({"name": key, **look, "chosen": chosen, "cells": [*shown, *_means(artifact, paper, shown)]})
     return {
         "paper": name, "title": paper.title, "scale": plan.scale.scale, "spread": paper.spread, "artifacts": artifacts,
@@ -100,21 +104,28 @@ def _ancestors(plan: Plan, cell: Cell) -> list[str]:
     return list(found)
 
 
-def _run_files(plan: Plan, cell: Cell) -> dict[str, Any]:
+def _run_files(plan: Plan, cell: Cell, trained: _Trained) -> dict[str, Any]:
     """Return where the seconds of a cell's distillations stand, and those of training its guides, and its protocol's networks."""
     features = [file for path in cell.scores[:1] for group in plan.jobs[path].facts["groups"] for file in group]
     return {
         "distillation": [f"{folder}/run.json" for folder in cell.sets],
-        "guides": _training(plan, plan.jobs[f"{cell.sets[0]}/distilled.safetensors"].facts["guides"]),
-        "features": _training(plan, features),
+        "guides": _training(plan, plan.jobs[f"{cell.sets[0]}/distilled.safetensors"].facts["guides"], trained),
+        "features": _training(plan, features, trained),
     }
 
 
-def _training(plan: Plan, files: Iterable[str]) -> list[dict[str, Any]]:
+def _training(plan: Plan, files: Iterable[str], trained: _Trained) -> list[dict[str, Any]]:
     """Return where the seconds of training some networks stand, from their first epoch on.
 
-    A job of pre-training makes a block of seeds; share is the part of its seconds that these networks took.
+    A job of pre-training makes a block of seeds; share is the part of its seconds that these networks took. trained: what is known already.
     """
+    key = tuple(files)
+    if key not in trained:
+        trained[key] = _shares(plan, key)
+    return trained[key]
+
+
+def _shares(plan: Plan, files: Iterable[str]) -> list[dict[str, Any]]:
     seen: dict[tuple[str, str], float] = {}
     open_ = list(files)
     while open_:
@@ -131,13 +142,13 @@ def _training(plan: Plan, files: Iterable[str]) -> list[dict[str, Any]]:
     return [{"run": run, "share": round(share, 6)} for run, share in sorted(shares.items())]
 
 
-def _cell_json(plan: Plan, cell: Cell, paper: Paper) -> dict[str, Any]:
+def _cell_json(plan: Plan, cell: Cell, paper: Paper, trained: _Trained) -> dict[str, Any]:
     config = cell.point.config
     return {
         "at": cell.point.at, "printed": _printed(paper, cell.point.at), "scaled": cell.point.scaled, "chosen": sorted(paper.chosen),
         "id": cell.distilled, "score_id": cell.evaluated,
         "config": config, "scores": cell.scores, "sets": cell.sets, "analysis": cell.analysis,
-        "run_files": _run_files(plan, cell), "choice": cell.choice, "generators": behind(plan.jobs, cell.sets),
+        "run_files": _run_files(plan, cell, trained), "choice": cell.choice, "generators": behind(plan.jobs, cell.sets),
     }  # fmt: skip
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,8 +24,11 @@ from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_sc
 from dd.plan.points import Point, check_rules, expand, network_names
 from dd.plan.recorded import recorded_code
 from dd.plan.supplies import Supplies, check_teachers
+from dd.plan.told import Tellings, decoded, lineage
 from dd.sources.guides import architecture
 from dd.types import Need
+
+__all__ = ["Plan", "decoded", "lineage"]
 
 UNJUDGED = ("transition", "cams", "losses")  # kinds of figures that show no accuracy: their sets need no evaluation
 
@@ -41,15 +43,15 @@ class Plan:
         self.settings = settings
         self.folder = folder
         self.scale: Scale = load_scale(folder, settings.scale, where)
-        for name in {*settings.papers, *settings.leave_out}:
-            load_paper(folder, name, where)
+        named = {name: load_paper(folder, name, where) for name in {*settings.papers, *settings.leave_out}}
         names = list(only) if only is not None else paper_names(folder)
-        self.papers: dict[str, Paper] = {name: load_paper(folder, name, where) for name in names}
+        self.papers: dict[str, Paper] = {name: named.get(name) or load_paper(folder, name, where) for name in names}
         self.datasets: dict[str, DatasetConfig] = load_datasets(settings.datasets, f"{where}: datasets")
         self.jobs: dict[str, Job] = {}
         self.cells: dict[str, dict[str, list[Cell]]] = {}
         self._made: dict[str, Cell] = {}  # of the paper that is read; others may have other milestones
         self._sets: dict[str, tuple[str, str]] = {}  # likewise
+        self._told = Tellings()
         check_teachers(settings.teachers, where)
         check_generators(settings.generators, where)
         self.supplies = Supplies(self.scale.block.seeds, self._dataset, self._images, settings.teachers, settings.generators)
@@ -86,7 +88,7 @@ class Plan:
 
     def _cell(self, point: Point, *, candidate: bool = False, judged: bool = True) -> Cell:
         """Add all that a point needs; return its ids and files. Tables share points, and candidates of one choice are those of others."""
-        key = canonical([point.config, candidate, judged])
+        key = canonical([{**point.config, "recipe": self._told(point.config).id}, candidate, judged])
         if key not in self._made:
             self._made[key] = self._new_cell(point, candidate, judged)
         return replace(self._made[key], point=point)
@@ -103,19 +105,16 @@ class Plan:
         protocol = config["protocol"]["name"]
         settings = {key: value for key, value in config["protocol"].items() if key != "name"}
         rules = parse(evaluation.config_of(protocol), settings, f"protocol {protocol}")
-        needed = rules.needs(config["dataset"], lineage(config), config.get("split", "train"))
+        needed = rules.needs(config["dataset"], self._told(config).lineage, config.get("split", "train"))
         evaluated = hashed(
             EvaluateConfig(
                 distilled=distilled, step=config.get("step"), network=config["network"], protocol=protocol, settings=settings,
                 split=config.get("tested_on", "test"), inputs=tuple(self.supplies.id(need) for need in needed),
             )
         )  # fmt: skip
-        scores = [
-            self._score(config, evaluated, [self.supplies.ask(need, s) for need in needed], f"{folder}/seed{s}", s, (first, last), choice)
-            for s in range(sets)
-            for first, last in _blocks(nets, self.scale.block.nets)
-        ]
-        return Cell(point, distilled, digest(evaluated), [f"{folder}/seed{s}" for s in range(sets)], scores, choice=choice)
+        id_ = digest(evaluated)
+        scores = self._scores(config, evaluated, id_, needed, folder, (sets, nets), choice)
+        return Cell(point, distilled, id_, [f"{folder}/seed{s}" for s in range(sets)], scores, choice=choice)
 
     def _chosen(self, config: dict[str, Any]) -> tuple[dict[str, Any], str | None, bool]:
         """Return a configuration that names the choice that it waits for, the file of that choice, and whether it is about steps."""
@@ -137,8 +136,8 @@ class Plan:
 
     def _distilled(self, config: Mapping[str, Any], sets: int, choice: str | None) -> tuple[str, str]:
         """Add the distillations of a point; return their common folder and their id."""
-        about = {key: config.get(key) for key in ("dataset", "method", "ipc", "recipe", "guidance", "split")}
-        key = canonical([about, sets, choice])
+        about = [config.get(key) for key in ("dataset", "method", "ipc", "guidance", "split")]
+        key = canonical([about, self._told(config).id, sets, choice])
         if key not in self._sets:  # many networks and steps are judged of the same ones
             self._sets[key] = self._new_sets(config, sets, choice)
         return self._sets[key]
@@ -160,20 +159,23 @@ class Plan:
         hashed_config = hashed(about.model_copy(update={"inputs": tuple(self.supplies.id(need) for need in needed)}))
         id_ = digest(hashed_config)
         folder = f"results/distilled/{dataset}/{method}/ipc{ipc}-{id_}"
+        published = recipes.published(method, config["recipe"])
+        modules = ["dd.distill", _recipe_module(method), *_network_modules(config["recipe"]), *_network_modules(config.get("guidance"))]
         for seed in range(sets):
-            path = f"{folder}/seed{seed}/distilled.safetensors"
+            at = Path(folder, f"seed{seed}")
+            path = str(set_file(at, None))
             if path in self.jobs:
                 continue
             groups = [self.supplies.ask(need, seed) for need in needed]
-            steps = [str(set_file(Path(folder, f"seed{seed}"), step)) for step in recipes.published(method, config["recipe"])]
+            steps = [str(set_file(at, step)) for step in published]
             files = dict.fromkeys(file for group in groups for file in group)
             measures = self._demanded(needed, groups)
             self.jobs[path] = Job(
                 "distill",
                 [path, *steps, *(f"{folder}/seed{seed}/{name}" for name in ("config.json", "curve.csv", "grid.png"))],
-                [*self._images(dataset, lineage(config)), *files, *([choice] if choice else []), *measures],
+                [*self._images(dataset, self._told(config).lineage), *files, *([choice] if choice else []), *measures],
                 hashed_config,
-                ["dd.distill", recipes.module_of(method), *_network_modules(config["recipe"]), *_network_modules(config.get("guidance"))],
+                modules,
                 {"dataset": dataset, "groups": groups, "seed": seed, "id": id_, "iterations": config["recipe"].get("iterations", 0),
                  "guides": [file for group in groups[len(own) :] for file in group], "choice": choice, "quality": measures},
             )  # fmt: skip
@@ -184,32 +186,39 @@ class Plan:
         made = [file for need, group in zip(needed, groups, strict=True) if measured(need) for file in group]
         return [measures_of(file) for file in made] if self.settings.strict else []
 
-    def _score(
-        self, config: Mapping[str, Any], evaluated: dict[str, Any], groups: list[list[str]], folder: str, set_: int, nets: tuple[int, int],
-        choice: str | None,
-    ) -> str:  # fmt: skip
-        protocol, (first, last) = evaluated["protocol"], nets
-        path = PATHS["evaluate"].format(
-            distilled=evaluated["distilled"], network=evaluated["network"], protocol=protocol, id=digest(evaluated), set=set_,
-            first=first, last=last,
-        )  # fmt: skip
-        step = evaluated["step"]
-        more: list[str] = []
-        if isinstance(step, dict):
-            published = recipes.published(config["method"], config["recipe"])
-            more = [*(str(set_file(Path(folder), one)) for one in published if one != step["last"]), *([choice] if choice else [])]
-        source = str(set_file(Path(folder), step if isinstance(step, int) else None))
-        if path not in self.jobs:  # many cells share their scores
-            self.jobs[path] = Job(
-                "evaluate",
-                [path],
-                [source, *self._images(config["dataset"], lineage(config)), *(file for group in groups for file in group), *more],
-                evaluated,
-                ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), *_network_modules(evaluated)],
-                {"dataset": config["dataset"], "set": set_, "nets": nets, "images": decoded(config), "id": digest(evaluated),
-                 "groups": groups, "choice": choice if isinstance(step, dict) else None},
-            )  # fmt: skip
-        return path
+    def _scores(
+        self, config: Mapping[str, Any], evaluated: dict[str, Any], id_: str, needed: Sequence[Need], folder: str,
+        repeats: tuple[int, int], choice: str | None,
+    ) -> list[str]:  # fmt: skip
+        """Add the evaluations of a cell's sets, block by block of networks; return their files."""
+        dataset, network, protocol, step = config["dataset"], evaluated["network"], evaluated["protocol"], evaluated["step"]
+        sets, nets, told = *repeats, self._told(config)
+        modules = ["dd.evaluation.run", "dd.evaluation.io", evaluation.module_of(protocol), *_network_modules(evaluated)]
+        picked = isinstance(step, dict)
+        others = [one for one in recipes.published(config["method"], config["recipe"]) if one != step["last"]] if picked else []
+        scores = []
+        for set_ in range(sets):
+            groups = [self.supplies.ask(need, set_) for need in needed]
+            at = Path(folder, f"seed{set_}")
+            source = str(set_file(at, None if picked else step))
+            more = [*(str(set_file(at, one)) for one in others), *([choice] if picked and choice else [])]
+            for nets_ in _blocks(nets, self.scale.block.nets):
+                path = PATHS["evaluate"].format(
+                    distilled=evaluated["distilled"], network=network, protocol=protocol, id=id_, set=set_, first=nets_[0], last=nets_[1]
+                )
+                scores.append(path)
+                if path in self.jobs:  # many cells share their scores
+                    continue
+                self.jobs[path] = Job(
+                    "evaluate",
+                    [path],
+                    [source, *self._images(dataset, told.lineage), *(file for group in groups for file in group), *more],
+                    evaluated,
+                    modules,
+                    {"dataset": dataset, "set": set_, "nets": nets_, "images": told.images, "id": id_, "groups": groups,
+                     "choice": choice if picked else None},
+                )  # fmt: skip
+        return scores
 
     def _analysis(self, cell: Cell, wanted: Mapping[str, Any]) -> str:
         """Add an analysis of the cell's first set; return its file."""
@@ -369,28 +378,12 @@ class Plan:
         return list(order.values())
 
 
-def decoded(config: Mapping[str, Any]) -> int:
-    """Return how many images of a class a network is trained on: those stored, unless the method decodes more."""
-    return _of_recipe(config["method"], canonical(config["recipe"]))[1](config["ipc"])
-
-
 def _blocks(total: int, size: int) -> list[tuple[int, int]]:
     """Return (first, last) of blocks of `size`: (0, 4), (5, 9), (10, 11)."""
     return [(first, min(first + size, total) - 1) for first in range(0, total, size)]
 
 
-def lineage(config: Mapping[str, Any]) -> str:
-    """Return how a point's images are normalised."""
-    return _of_recipe(config["method"], canonical(config["recipe"]))[0]
-
-
-@cache
-def _of_recipe(method: str, fields: str) -> tuple[str, Callable[[int], int]]:
-    """Return, for a method and its fields as canonical JSON, how images are normalised, and the images of a class by those stored."""
-    recipe = recipes.load(method)
-    config = parse(recipe.Config, json.loads(fields), method)
-    count = getattr(recipe, "decoded", lambda config, ipc: ipc)
-    return recipes.lineage_of(recipe, config), lambda ipc: int(count(config, ipc))
+_recipe_module = cache(recipes.module_of)  # which looks through a folder
 
 
 def _network_modules(config: Any) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dd import evaluation, networks, recipes
-from dd.config import hashed, merged, parse
+from dd.config import filled, merged
 from dd.errors import ConfigError, nearest
 from dd.plan import pending
 from dd.plan.papers import AXES, PARTS, REPEATS, WHOLE, Artifact, Keep, Override, Paper, Scalar, Scale
@@ -191,11 +191,13 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
     config: dict[str, Any] = {"sets": paper.defaults.sets, "nets": paper.defaults.nets, "ipc": ipc, "protocol": {}}
     config["recipe"] = {**getattr(recipe, "defaults", lambda dataset, ipc: {})(dataset, ipc)}
     config["recipe"] = merged(config["recipe"], paper.defaults.recipe.get(str(method), {}))
-    config["protocol"] = dict(paper.defaults.protocol.get(protocol, {}))
+    config["protocol"] = merged({}, paper.defaults.protocol.get(protocol, {}))
     fields = recipe.Config.model_fields
     kind = coordinates.get("guidance.kind")
-    for override in overrides:
-        kind = override.set.get("guidance.kind", kind) if contains(at, override.when) else kind
+    meant = [number for number, override in enumerate(overrides) if contains(at, override.when)]
+    used.update(meant)
+    for number in meant:
+        kind = overrides[number].set.get("guidance.kind", kind)
     if kind is not None:
         known = guides.defaults(str(method), str(dataset), int(ipc or 0), str(kind))
         config["guidance"] = merged(known, paper.defaults.guidance.get(str(kind), {}))
@@ -205,11 +207,9 @@ def _configure(paper: Paper, at: dict[str, Scalar], overrides: list[Override], u
         if key.startswith("guidance.") and kind is None:
             continue
         _set(config, key, value)
-    for number, override in enumerate(overrides):
-        if contains(at, override.when):
-            used.add(number)
-            for key, value in override.set.items():
-                _set(config, key, value)
+    for number in meant:
+        for key, value in overrides[number].set.items():
+            _set(config, key, value)
     _check_method(config["method"])
     for key in ("sets", "nets"):
         if type(config[key]) is not int or not 1 <= config[key] <= REPEATS:
@@ -240,15 +240,15 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def validated(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the configuration with every field of the recipe and the protocol filled in and checked.
+    """Return the configuration with every field of the recipe and the protocol filled in and checked; its parts are for reading only.
 
     Raises:
         ConfigError: an unknown key, a wrong type or value, an unknown network or dataset, a step that is not published.
     """
     method, protocol = config["method"], config["protocol"]["name"]
     settings = {key: value for key, value in config["protocol"].items() if key != "name"}
-    recipe = hashed(parse(recipes.load(method).Config, config["recipe"], f"{where}recipe {method}"))
-    settings = hashed(parse(evaluation.config_of(protocol), settings, f"{where}protocol {protocol}"))
+    recipe = filled(recipes.load(method).Config, config["recipe"], f"{where}recipe {method}")
+    settings = filled(evaluation.config_of(protocol), settings, f"{where}protocol {protocol}")
     guidance = _guidance(config, where)
     for name in network_names({**config, "recipe": recipe, **guidance}):
         networks.parse(guides.architecture(name))
@@ -292,7 +292,7 @@ def _guidance(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     own = {**given, "source": None if source == config["dataset"] else source}
     if "alpha" not in given:
         raise ConfigError(f"{where}guidance: alpha is missing: no value is known for method {config['method']}; give guidance.alpha")
-    return {"guidance": hashed(parse(guides.Guidance, own, f"{where}guidance"))}
+    return {"guidance": filled(guides.Guidance, own, f"{where}guidance")}
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:
@@ -306,13 +306,13 @@ def _set(config: dict[str, Any], key: str, value: Any) -> None:
 
 def _scale(config: dict[str, Any], given: dict[str, Any], scale: Scale) -> dict[str, Any]:
     """Apply map, then cap, to a configuration with every field filled in; given: its recipe as it was before that."""
-    config = deepcopy(config)
-    step = {key: config.pop(key) for key in ("step",) if key in config}  # it is checked when all is as it will be
+    step = deepcopy({key: value for key, value in config.items() if key == "step"})  # it is checked when all is as it will be
+    config = {key: value for key, value in config.items() if key != "step"}  # its parts are others' too: they are replaced, not changed
     maps = scale.map
     config["dataset"] = maps.get("dataset", {}).get(config["dataset"], config["dataset"])
     if config.get("guidance"):
         source = config["guidance"]["source"]
-        config["guidance"]["source"] = maps.get("dataset", {}).get(source, source)
+        config["guidance"] = {**config["guidance"], "source": maps.get("dataset", {}).get(source, source)}
     config["ipc"] = maps.get("ipc", {}).get(str(config["ipc"]), config["ipc"])
     if hasattr(recipes.load(config["method"]), "complete"):  # what it has for another dataset is something else
         config = validated(_completed({**config, "recipe": deepcopy(given)}), f"scale {scale.scale}: ")
@@ -323,7 +323,7 @@ def _scale(config: dict[str, Any], given: dict[str, Any], scale: Scale) -> dict[
             own |= {key: _usual(protocol).get(key) for key, value in own.items() if value == _usual(config["protocol"]["name"]).get(key)}
         config["protocol"] = {"name": protocol, **_changed(config["protocol"])}
         config = validated(config, f"scale {scale.scale}: ")
-    config = _map_networks({**config, **step}, maps.get("network", {}))
+    config = _map_networks({**config, **step}, maps.get("network", {}))  # from here on every mapping is our own
     for key, most in scale.cap.items():
         *path, last = key.split(".")
         place: Any = config
@@ -346,7 +346,7 @@ def _changed(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 def _usual(protocol: str) -> dict[str, Any]:
     """Return the fields of a protocol as it comes."""
-    return hashed(parse(evaluation.config_of(protocol), {}, "protocol"))
+    return filled(evaluation.config_of(protocol), {}, "protocol")
 
 
 def _map_networks(value: Any, names: Mapping[str, Any]) -> Any:

@@ -11,15 +11,17 @@ from dd.errors import ConfigError
 FAULTS = """
 import resource, sys
 import torch
+from dd import networks
 from dd.device import prepare_process
 if sys.argv[1] == "prepared":
     prepare_process(1)
+torch.set_num_threads(1)
+net, x = networks.build("convnet3_in", 3, (32, 32), 10, 0), torch.randn(80, 3, 32, 32)  # 42 MB an activation: never kept by default
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
-    torch.ones(20_000_000)  # 80 MB: above what the C library ever keeps by itself
-before = faults()
-for _ in range(3):
-    torch.ones(20_000_000)
+for step in range(9):
+    if step == 6:
+        before = faults()
+    net(x).square().mean().backward()
 print(faults() - before)
 """
 
@@ -32,8 +34,7 @@ def faults(how):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux")
 def test_freed_memory_is_used_again_without_asking_the_system():
     assert keep_memory()
-    assert faults("prepared") < 100
-    assert faults("not prepared") > 100, "then there would be nothing to do"
+    assert faults("prepared") < faults("not prepared") / 4
 
 
 def test_a_device_that_is_not_there_is_named():
