@@ -11,12 +11,15 @@ from dd.dynamo import without_dynamo
 from dd.errors import ConfigError
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, in glibc's malloc.h
+prepared = False  # whether `prepare_process` was called: `dd.provenance` notes how torch computed only then
 
 
 def prepare_process(threads: int) -> None:
     """Set the threads, make the arithmetic repeatable, and keep the memory that is given back. Call it before anything is computed."""
+    global prepared
     import torch
 
+    prepared = True
     keep_memory()
     without_dynamo()
     torch.set_num_threads(threads)
@@ -43,6 +46,8 @@ def device_of(wanted: str, threads: int) -> str:
         raise ConfigError(f"device: value {wanted!r}; allowed: auto, cpu, cuda, cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device: value {wanted!r}: this machine has no CUDA device; allowed here: auto, cpu")
+    if kind == "cuda" and wanted != kind and int(wanted.partition(":")[2]) >= torch.cuda.device_count():
+        raise ConfigError(f"device: value {wanted!r}: there are {torch.cuda.device_count()} CUDA devices here, counted from 0")
     return wanted
 
 

@@ -26,21 +26,19 @@ def plain() -> Iterator[None]:
         _plain = before
 
 
+CACHED = 32  # images whose activations stay in a cache; the same for any number of threads, so that numbers do not depend on it
+
+
 def active(x: Tensor) -> bool:
-    """Tell whether (n, c, h, w) images or features take the fast path: on the CPU, but for shapes without numbers."""
+    """Tell whether images or features take the fast path: true on the CPU, false on a GPU and for meta tensors."""
     return not _plain and x.device.type == "cpu"
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """Return (n, c, h, w) images in the layout in which convolutions and pooling are fastest: channels last on the CPU.
-
-    Also those of one channel, whose layout would be ambiguous: its strides say so.
-    """
-    if not active(x) or x.ndim != 4 or x.stride(1) == 1:
-        return x
-    return x.clone(memory_format=torch.channels_last)
+def channels_last(x: Tensor) -> Tensor:
+    """Return (n, c, h, w) images, c above 1, in channels-last layout, if they take the fast path; else as they are."""
+    return x.contiguous(memory_format=torch.channels_last) if active(x) else x
 
 
 def at_once(x: Tensor, most: int) -> int:
-    """Return how many images are forwarded at once without gradients, at most `most`: so few that their activations stay in a cache."""
-    return min(most, 32) if active(x) else most
+    """Return how many images are forwarded at once without gradients, at most `most`."""
+    return min(most, CACHED) if active(x) else most

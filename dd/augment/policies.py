@@ -73,7 +73,7 @@ class OneOf:
         pieces, rows = [], []
         for index in which.unique().tolist():
             row = (which == index).nonzero().squeeze(1)
-            part = x if len(row) == len(x) else x.index_select(0, row.to(x.device))
+            part = x if len(row) == len(x) else x.index_select(0, row.to(x.device, non_blocking=True))
             name = self.names[index]
             pieces.append(self.ops[name](part, params.values[name][group[row]]))
             rows.append(row)

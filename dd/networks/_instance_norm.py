@@ -15,8 +15,9 @@ All are sums over pixels, and then one number times x, g and v each: passes over
 follow, g is the gradient of what they return, spread over four pixels where y > 0, and ∂g is gathered likewise.
 
 What costs is not arithmetic but memory that is written for the first time. So y is not kept, but made again from x, and a temporary's
-memory takes the next result (`out`). Torch's group norm takes several times as long backward, and it puts the second derivative together
-from small operations.
+memory takes the next result (`out`). Torch's group norm takes several times as long backward in this layout, and it puts the second
+derivative together from small operations. There are two derivatives and no third, and none of torch.func's transforms: `dd.fast.plain()`
+is for those.
 """
 
 from __future__ import annotations
@@ -41,23 +42,26 @@ class InstanceNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised (n, c, h, w)."""
-        if not fast.active(x):
+        if not self.takes(x):
             return super().forward(x)
-        y: Tensor = _Norm.apply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias, False)
+        y: Tensor = _Norm.apply(x, self.weight, self.bias, False)
         return y
 
     def pooled(self, x: Tensor) -> Tensor:
-        """Return 2x2 means of ReLU of the normalised images, (n, c, h / 2, w / 2), on the fast path; h and w are even."""
-        y: Tensor = _Norm.apply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias, True)
+        """Return 2x2 means of ReLU of the normalised images, (n, c, h / 2, w / 2), of images that it `takes`; h and w are even."""
+        y: Tensor = _Norm.apply(x, self.weight, self.bias, True)
         return y
+
+    def takes(self, x: Tensor) -> bool:
+        """Tell whether images take the fast path: in channels-last layout, which is the network's choice (`Chain.layout`)."""
+        return fast.active(x) and x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, pooled: bool) -> Tensor:
-        n, c, h, w = x.shape
-        y, mean, r = torch.native_group_norm(x, weight, bias, n, c, h * w, c, EPS)
-        ctx.save_for_backward(x, weight, bias, mean.unsqueeze(1), r.unsqueeze(1))
+        y, mean, r = _normalised(x, weight, bias)
+        ctx.save_for_backward(x, weight, bias, mean, r)
         ctx.pooled = pooled
         return F.avg_pool2d(y.relu_(), 2) if pooled else y
 
@@ -96,6 +100,26 @@ class _Backward(torch.autograd.Function):
             parts = (v, (sum_v, sum_vx), scale * sum_gx / m), (g, (sum_g, sum_gx), scale * sum_vx / m + a * r)
             of_x = _image(_mixed(rows, mean, r, scale * sum_vpg / m, 0.0, *parts, out=product), x)
         return of_g, of_x, (r * sum_vpg).sum((0, 1)), None, None, None, None
+
+
+def _normalised(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, (n, c, h, w), and mean and r, (n, 1, c) each.
+
+    Torch's kernel for this layout is fast from 1,024 pixels on, but takes the variance as mean of squares less square of mean: that loses
+    digits where a mean is many standard deviations, and then two passes are taken.
+    """
+    n, c, h, w = x.shape
+    if h * w >= 1024:
+        y, mean, r = torch.native_group_norm(x, weight, bias, n, c, h * w, c, EPS)
+        if float((mean.abs() * r).max()) <= 8:
+            return y, mean.unsqueeze(1), r.unsqueeze(1)
+    y = torch.empty_like(x)  # not a view, which nobody could change in place
+    rows, centred = _rows(x), _rows(y)
+    mean = rows.mean(1, keepdim=True)
+    torch.sub(rows, mean, out=centred)
+    r = centred.square().mean(1, keepdim=True).add_(EPS).rsqrt_()
+    torch.addcmul(bias, centred, r * weight, out=centred)
+    return y, mean, r
 
 
 def _rows(x: Tensor) -> Tensor:

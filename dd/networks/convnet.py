@@ -13,9 +13,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from dd import fast
 from dd.networks._instance_norm import InstanceNorm
-from dd.networks._layers import Chain, norm, refuse_below
+from dd.networks._layers import Chain, Layout, norm, refuse_below
 
 NAME = (
     r"convnet(?P<depth>[1-9])_(?P<norm>in|bn|none)(?:_w(?P<width>[1-9][0-9]*))?"
@@ -80,7 +79,14 @@ def build(
         blocks.append(_block(channels if first else width, width, padding if first else 1, norm, activation, pooling))
         if pooling != "nopool":
             height, breadth = height // 2, breadth // 2
-    return Chain(blocks, width * height * breadth, classes)
+    return Chain(blocks, width * height * breadth, classes, layout(channels, norm))
+
+
+def layout(channels: int, norm: str) -> Layout:
+    """Return the layout of a ConvNet: images of one channel gain nothing by channels last, and lose much in the first convolution."""
+    if channels == 1:
+        return "contiguous"
+    return "last_without_gradients" if norm == "bn" else "last"
 
 
 class Block(nn.Sequential):
@@ -88,18 +94,17 @@ class Block(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the stage."""
-        if not (self._has_all_in_one() and fast.active(x)):
+        if not self._has_all_in_one():
             return super().forward(x)
-        conv, norm, activation, pool = self
+        conv, normalise, activation, pool = self
         x = conv(x)
-        if x.shape[2] % 2 or x.shape[3] % 2 or not isinstance(norm, InstanceNorm):
-            return pool(activation(norm(x)))  # type: ignore[no-any-return]
-        return norm.pooled(x)
+        assert isinstance(normalise, InstanceNorm)
+        return normalise.pooled(x) if normalise.takes(x) and x.shape[2] % 2 == x.shape[3] % 2 == 0 else pool(activation(normalise(x)))
 
     def _has_all_in_one(self) -> bool:
         """Tell whether the last three are instance norm, ReLU and 2x2 means, and nobody looks in between (CAFE does)."""
         kinds = [type(module) for module in self][1:]
-        looked = any(module._forward_hooks or module._forward_pre_hooks for module in self)
+        looked = any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in self)
         return kinds == [InstanceNorm, nn.ReLU, nn.AvgPool2d] and not looked
 
 
@@ -107,7 +112,7 @@ def _block(inputs: int, width: int, padding: int, kind: str, activation: str, po
     block = Block()
     block.add_module("conv", nn.Conv2d(inputs, width, 3, padding=padding))
     block.add_module("norm", norm(kind, width))
-    block.add_module("activation", ACTIVATIONS[activation]())  # in place: nobody looks at what the norm returned
+    block.add_module("activation", ACTIVATIONS[activation]())  # in place: who hooks the norm must copy what it returned
     if pooling != "nopool":
         block.add_module("pool", POOLINGS[pooling](2))
     return block

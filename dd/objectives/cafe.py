@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dd import fast
 from dd.objectives.distribution import mixes
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def layers(net: nn.Module, x: Tensor) -> list[Tensor]:
         note(given[0])
 
     hooks = [m.register_forward_pre_hook(before) for m in net.modules() if isinstance(m, (nn.AvgPool2d, nn.MaxPool2d))]
-    x = fast.laid_out(x)
+    x = net.lay_out(x)
     try:
         for block in net.blocks:  # type: ignore[union-attr]
             already = len(found)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from dd import evaluation, fast, networks, recipes
-from dd.artifacts import load_tensors
+from dd.artifacts import load_tensors, read_json, save_tensors, write_json
 from dd.config import digest, hashed, parse
 from dd.config.stages import Dataset, DistillConfig
 from dd.data.load import manifest, pool
@@ -98,6 +98,20 @@ def supply(need: Need, dataset: Path, folder: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
+def colours(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return digits of three channels: networks take images of one channel on the plain path."""
+    out = tmp_path_factory.mktemp("colours")
+    facts = {**read_json(digits_dir / "manifest.json"), "channels": 3}
+    facts["lineages"] = {name: {key: value * 3 for key, value in both.items()} for name, both in facts["lineages"].items()}
+    for split in ("train", "test"):
+        tensors, meta = load_tensors(digits_dir / f"{split}.safetensors")
+        images = tensors["images"]
+        save_tensors(out / f"{split}.safetensors", {**tensors, "images": torch.cat([images, 255 - images, images // 2], 1)}, meta)
+    write_json(out / "manifest.json", facts)
+    return out
+
+
+@pytest.fixture(scope="module")
 def needed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("needed")
 
@@ -155,11 +169,11 @@ def test_the_two_paths_are_two() -> None:
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_three_updates_are_the_same_on_both_paths(
-    case: tuple[str, dict[str, Any]], precision: str, digits_dir: Path, needed: Path, tmp_path: Path
+    case: tuple[str, dict[str, Any]], precision: str, colours: Path, needed: Path, tmp_path: Path
 ) -> None:
-    rows, start, images = descended(*case, precision, digits_dir, needed, tmp_path)
+    rows, start, images = descended(*case, precision, colours, needed, tmp_path)
     with fast.plain():
-        plain_rows, plain_start, plain_images = descended(*case, precision, digits_dir, needed, tmp_path)
+        plain_rows, plain_start, plain_images = descended(*case, precision, colours, needed, tmp_path)
     assert images.dtype == getattr(torch, precision)
     assert len(rows) == len(plain_rows) == 3
     assert torch.allclose(start, plain_start, rtol=0, atol=1e-5)
@@ -172,21 +186,23 @@ def test_three_updates_are_the_same_on_both_paths(
         for fact in ("loss", "grad_norm"):
             assert row[fact] == pytest.approx(plain[fact], rel=close), (row["step"], fact)
     assert apart(images - start, plain_images - plain_start) < alike
+    if IN in name_of(case):
+        assert not torch.equal(images, plain_images), "one path was taken twice"
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("network", [IN, BN, RESNET, "resnet18_bn_w8"])
-def test_a_training_is_the_same_on_both_paths(network: str, precision: str, digits_dir: Path) -> None:
-    real = pool(digits_dir, "train", "dc", "cpu")
+def test_a_training_is_the_same_on_both_paths(network: str, precision: str, colours: Path) -> None:
+    real = pool(colours, "train", "dc", "cpu")
     training = parse(Training, {"lr": 0.01, "batch": 32, "augment": "oneof"}, "test")
     epochs = 1 if precision == "float32" and "resnet" in network else 2
 
     def trained() -> tuple[float, Tensor, Tensor]:
-        net = networks.build(network, 1, (16, 16), 10, 0, "test")
+        net = networks.build(network, 3, (16, 16), 10, 0, "test")
         before = parameters_to_vector(net.parameters()).detach().clone()
         ended = fit(
             net, lambda index: (real.x(index), real.y(index)), 96 if epochs == 2 else 32, training, seed=0, names=("test",),
-            first_epoch=0, last_epoch=epochs, shape=(1, 16, 16), flip=False,
+            first_epoch=0, last_epoch=epochs, shape=(3, 16, 16), flip=False,
         )  # fmt: skip
         return ended.loss, before, parameters_to_vector(net.parameters()).detach()
 
@@ -200,28 +216,28 @@ def test_a_training_is_the_same_on_both_paths(network: str, precision: str, digi
     assert apart(after - before, plain_after - before) < alike
 
 
-def test_experts_are_the_same_on_both_paths(digits_dir: Path, tmp_path: Path) -> None:
+def test_experts_are_the_same_on_both_paths(colours: Path, tmp_path: Path) -> None:
     config, rows = parse(ExpertConfig, {"dataset": {"name": "digits"}, **{k: v for k, v in EXPERTS.items() if k != "count"}}, "experts"), []
     for name in ("fast", "plain"):
         file = tmp_path / f"{name}.safetensors"
         if name == "plain":
             with fast.plain():
-                experts(config, digits_dir, [0], [file])
+                experts(config, colours, [0], [file])
         else:
-            experts(config, digits_dir, [0], [file])
+            experts(config, colours, [0], [file])
         rows.append(load_tensors(file)[0]["trajectory"])
     assert torch.equal(rows[0][0], rows[1][0])
     assert apart(rows[0][1:] - rows[0][0], rows[1][1:] - rows[1][0]) < 1e-3
 
 
 @pytest.mark.parametrize("protocol", ["dc_short", "idc"])
-def test_a_student_is_the_same_on_both_paths(protocol: str, digits_dir: Path) -> None:
-    real = pool(digits_dir, "train", "dc", "cpu")
+def test_a_student_is_the_same_on_both_paths(protocol: str, colours: Path) -> None:
+    real = pool(colours, "train", "dc", "cpu")
     labels = torch.arange(10).repeat_interleave(2)
     chosen = torch.cat([real.of_class(c)[:2] for c in range(10)])
     distilled = DistilledSet(real.raw(chosen), labels, *real.statistics)
     rules = parse(evaluation.config_of(protocol), {"epochs": 2}, protocol)
-    (score,) = evaluate(distilled, IN, protocol, rules, digits_dir, 0, [0])
+    (score,) = evaluate(distilled, IN, protocol, rules, colours, 0, [0])
     with fast.plain():
-        (plain,) = evaluate(distilled, IN, protocol, rules, digits_dir, 0, [0])
-    assert score.accuracy_last == pytest.approx(plain.accuracy_last, abs=0.004)  # two of 500 images or fewer lie on a border
+        (plain,) = evaluate(distilled, IN, protocol, rules, colours, 0, [0])
+    assert score.accuracy_last == pytest.approx(plain.accuracy_last, abs=0.003)  # of 360 images one may lie on a border
