@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dd import __version__
+from dd import device as machine
 from dd.artifacts import write_text
 from dd.errors import ArtifactError
 
@@ -62,10 +63,9 @@ def write_run(path: Path | str, **facts: Any) -> None:
     """Write what may differ between two honest runs to a run.json; `facts` go before what is found out here.
 
     Keys: commit, code_commit (the last one that changed dd, workflow or Snakefile), dirty (these differ from it, or have files that it
-    lacks), git (why these are not known;
-    otherwise absent); python, dd, torch and `PACKAGES` (versions); host, threads and deterministic (how torch
-    computed; absent where it did not), cuda_visible_devices (absent where it is not set), slurm and attempt (absent outside of a
-    cluster's job), peak_memory_mb, started and finished (UTC).
+    lacks), git (why these are not known; otherwise absent); python, dd and `PACKAGES` (versions); host; torch, threads and deterministic
+    (its version and how it computed; absent where the process was not prepared for that), cuda_visible_devices (absent where it is not
+    set), slurm and attempt (absent outside of a cluster's job), peak_memory_mb, started and finished (UTC).
 
     Raises:
         ArtifactError: the file cannot be written. TypeError: a fact is not JSON.
@@ -84,13 +84,11 @@ def write_run(path: Path | str, **facts: Any) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of python, of dd, of what is installed of `PACKAGES`, and of torch where it is loaded. Nothing is imported."""
+    """Return the versions of python, of dd, and of what is installed of `PACKAGES`. Nothing is imported."""
     found = {"python": platform.python_version(), "dd": __version__}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-    if torch := sys.modules.get("torch"):
-        found["torch"] = str(torch.__version__)  # its own word: the package's metadata lack what it was built for
     return found
 
 
@@ -128,11 +126,13 @@ def _now() -> str:
 
 
 def _torch() -> dict[str, Any]:
-    """Return how torch computed, if the job imported it: stages that need none must not wait for its import."""
-    torch = sys.modules.get("torch")
-    if torch is None:
+    """Return torch's version and how it computed, if `prepare_process` was called: that it is loaded says nothing (see `dd.warm`)."""
+    if not machine.prepared:
         return {}
+    import torch
+
     return {
+        "torch": str(torch.__version__),  # its own word: the package's metadata lack what it was built for
         "threads": torch.get_num_threads(),
         "deterministic": {
             "algorithms": torch.are_deterministic_algorithms_enabled(),

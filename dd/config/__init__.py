@@ -65,11 +65,12 @@ def filled(model: type[BaseModel], data: Any, where: str) -> dict[str, Any]:
         ConfigError: see `parse`.
     """
     found = parse(model, data, where)
-    if id(found) not in _filled:  # an id is a model's own as long as it stands here
+    pair = _filled.get(id(found))  # an id is a model's own as long as it stands here
+    if pair is None:
         if len(_filled) >= KNOWN:
             _filled.clear()
-        _filled[id(found)] = found, hashed(found)
-    return _filled[id(found)][1]
+        pair = _filled[id(found)] = found, hashed(found)
+    return pair[1]
 
 
 def _plain(value: Any) -> Any:
@@ -100,8 +101,9 @@ def parse(model: type[M], data: Any, where: str) -> M:
         ConfigError: one line for each thing that is wrong, all of them at once.
     """
     key = _key(model, data)
-    if key in _known:
-        return cast(M, _known[key])
+    known = None if key is None else _known.get(key)
+    if known is not None:
+        return cast(M, known)
     try:  # through JSON: strict, and lists may fill tuples
         found = model.model_validate_json(json.dumps(_as_json(data, where)))
     except ValidationError as error:

@@ -28,7 +28,7 @@ def ask(argv: Sequence[str]) -> None:
     argv: what follows `python -m dd`.
     """
     name = os.environ.get(NAME, "0")
-    if name == "0" or sys.platform != "linux":
+    if name == "0" or sys.platform != "linux" or None in (sys.stdin, sys.stdout, sys.stderr):  # a closed one cannot be handed over
         return
     with socket.socket(socket.AF_UNIX) as server:
         try:
@@ -36,10 +36,10 @@ def ask(argv: Sequence[str]) -> None:
             server.connect(f"\0{name}")
             if owner(server) != os.getuid():
                 return
-            alive, job = _agreed(server, argv)  # the job is killed when the last end of the pipe `alive` closes: with this process
-        except (OSError, ValueError):
+            alive, job, blocked = _agreed(server, argv)  # the job is killed when the pipe `alive` has no end any more: with this process
+        except Exception:  # whatever it was, nobody does the job yet
             return
-        _forward(job)
+        _forward(job, blocked)
         server.settimeout(None)
         status = _awaited(server)
     os.close(alive)
@@ -53,12 +53,15 @@ def owner(peer: socket.socket) -> int:
     return int(struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[1])
 
 
-def _agreed(server: socket.socket, argv: Sequence[str]) -> tuple[int, int]:
-    """Agree on the job with a process that the server forked; return the pipe that keeps it alive, and its pidfd.
+def _agreed(server: socket.socket, argv: Sequence[str]) -> tuple[int, int, set[int]]:
+    """Agree on the job with a process that the server forked; return the pipe that keeps it alive, its pidfd, the blocked signals.
+
+    Blocked are those that were; from then on `FORWARDED` are as well, so that none is lost before `_forward`.
 
     Raises:
-        OSError, ValueError: there is no such process, or it does not want to.
+        Exception: there is no such process, or it does not want to.
     """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     watched, alive = os.pipe()
     try:
         said, files, *_ = socket.recv_fds(server, len(HELLO), 1, socket.MSG_CMSG_CLOEXEC)
@@ -69,17 +72,22 @@ def _agreed(server: socket.socket, argv: Sequence[str]) -> tuple[int, int]:
         server.sendall(body)
         if server.recv(len(READY)) != READY:
             raise ValueError("refused")
+        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         server.sendall(GO)
     except BaseException:
         os.close(alive)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         raise
     finally:
         os.close(watched)
-    return alive, files[0]
+    return alive, files[0], blocked
 
 
-def _forward(job: int) -> None:
-    """Pass signals on to the job, which is in no process group of ours: each reaches it once, whoever was meant."""
+def _forward(job: int, blocked: set[int]) -> None:
+    """Pass signals on to the job, which is in no process group of ours: each reaches it once, whoever was meant.
+
+    Also those that we ignore: the job may have a handler of its own. blocked: the signals that stay blocked.
+    """
 
     def forward(number: int, frame: FrameType | None) -> None:
         stops = number == signal.SIGTSTP  # Ctrl-Z; a process without a terminal's job control takes no notice of that one
@@ -91,8 +99,9 @@ def _forward(job: int) -> None:
                 signal.pidfd_send_signal(job, signal.SIGCONT)
 
     for number in FORWARDED:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if number != signal.SIGTSTP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _awaited(server: socket.socket) -> int:

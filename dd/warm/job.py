@@ -84,7 +84,9 @@ def _renew() -> None:
     """Forget what the server's start left in Python: files, the folder for temporary files, dd's own modules."""
     raw = sys.stderr.write_through  # type: ignore[union-attr]  # `python -u`
     old = sys.stdin
-    sys.stdin = sys.__stdin__ = open(0, encoding=old.encoding, errors=old.errors, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdin = sys.__stdin__ = open(  # type: ignore[misc]  # noqa: SIM115
+        0, encoding=old.encoding, errors=old.errors, newline="\n", closefd=False
+    )
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = io.TextIOWrapper(
             open(number, "wb", 0 if raw else -1, closefd=False),  # noqa: SIM115

@@ -22,8 +22,8 @@ _OOM = "/proc/self/oom_score_adj"
 def kind() -> dict[str, Any]:
     """Return what a server and a job must have in common, as JSON has it.
 
-    That is the interpreter, where it finds modules, the user, the container; and the environment, as each library reads its own variables
-    when it is loaded: a job with other numbers of threads gets a process of its own.
+    That is the interpreter, where it finds modules, the user, the container, the scheduling policy; and the environment, as each library
+    reads its own variables when it is loaded: a job with other numbers of threads gets a process of its own.
     """
     return {
         "python": [sys.executable, sys.version, sys.prefix],
@@ -31,6 +31,7 @@ def kind() -> dict[str, Any]:
         "path": sys.path,
         "user": [*os.getresuid(), *os.getresgid(), *sorted(os.getgroups())],
         "container": [*(os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "pid", "user")), _read("/proc/self/cgroup")],
+        "scheduler": os.sched_getscheduler(0),
         "environment": {name: value for name, value in os.environ.items() if name not in FREE},
     }
 

@@ -91,4 +91,7 @@ def _reap(watched: int, job: int, client: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    except Exception as error:
+        sys.exit(f"warning: jobs load torch themselves: {type(error).__name__}: {' '.join(str(error).split())}")

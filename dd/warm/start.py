@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,8 @@ _server: subprocess.Popen[bytes] | None = None  # kept: its standard input close
 def offer(workflow: Any) -> None:
     """Start a server for the jobs of a run, if they run on this machine, and tell them of it in the environment.
 
-    workflow: Snakemake's, as it stands in a Snakefile. Without a server, as where there is no `python`, jobs load torch themselves.
+    workflow: Snakemake's, as it stands in a Snakefile. Without a server, as where there is no `python` or no pidfd, jobs load torch
+    themselves.
     """
     global _server
     if os.environ.get(NAME) == "0":
@@ -29,6 +31,9 @@ def offer(workflow: Any) -> None:
         return
     name = f"dd-{os.getpid()}-{secrets.token_hex(8)}"
     try:
+        os.close(os.pidfd_open(os.getpid()))  # Linux has it since 5.3, and Python where it was built on such a one
+        if not hasattr(signal, "pidfd_send_signal"):
+            return
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(f"\0{name}")  # no file: nothing is left of it after the server's end
             listener.listen(128)
@@ -38,6 +43,6 @@ def offer(workflow: Any) -> None:
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=[listener.fileno()],
                 process_group=0,  # Ctrl-C is for the head and its jobs: these go on until they have saved
             )  # fmt: skip
-    except OSError:
+    except (OSError, AttributeError):
         return
     os.environ[NAME] = name

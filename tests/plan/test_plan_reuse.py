@@ -72,19 +72,18 @@ def test_memory_is_bounded(monkeypatch):
 # -- plans ------------------------------------------------------------------------------------------------------------
 
 
-def test_planning_changes_nothing_that_is_shared():
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_planning_changes_nothing_that_is_shared(scale):
     configs._known.clear()
     configs._filled.clear()
-    first = made()
+    first = made(scale=scale)
     assert len(configs._known) > 200
     for (model, data), found in configs._known.items():
         assert hashed(found) == hashed(model.model_validate_json(data)), (model, data)
     for found, plain in configs._filled.values():
         assert plain == hashed(found)
-    again = made()  # all of it from memory
-    configs._known.clear()
-    configs._filled.clear()
-    assert text(first) == text(again) == text(made())
+    before = text(first)
+    assert before == text(made(scale=scale)) == text(first)  # all of it from memory
 
 
 def test_a_file_that_changed_between_two_plans_counts(tmp_path):

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from dd import provenance
+from dd import device, provenance
 from dd.artifacts import write_text
 from dd.provenance import noted, scheduled, write_run
 
@@ -144,9 +144,13 @@ def test_torch_is_not_imported_for_a_job_that_needs_none(tmp_path):
     assert not {"torch", "threads", "deterministic"} & set(read(tmp_path / "run.json"))
 
 
-def test_how_torch_computed(tmp_path):
+def test_how_torch_computed(tmp_path, monkeypatch):
     import torch
 
+    monkeypatch.setattr(device, "prepared", False)
+    write_run(tmp_path / "run.json")
+    assert not {"torch", "threads", "deterministic"} & set(read(tmp_path / "run.json")), "it is loaded, but did not compute"
+    monkeypatch.setattr(device, "prepared", True)
     write_run(tmp_path / "run.json")
     found = read(tmp_path / "run.json")
     assert found["torch"] == torch.__version__ and found["threads"] == torch.get_num_threads()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,13 +35,14 @@ def test_a_job_outlives_its_server(toy: Toy, code: str, status: int) -> None:
 
 
 def test_a_server_that_does_not_answer_gets_no_job(toy: Toy) -> None:
-    toy.edit("__init__.py", "PATIENCE = 60.0", "PATIENCE = 1.0")
     head = toy.head()
     assert toy.do(head, "")[1] == "server\n"
+    toy.edit("__init__.py", "PATIENCE = 60.0", "PATIENCE = 1.0")
     os.kill(head.server, signal.SIGSTOP)
     mark = toy.root / "mark"
     note = f"open({str(mark)!r}, 'a').write('done ')"
     assert toy.do(head, note)[1] == "alone\n"
+    toy.edit("__init__.py", "PATIENCE = 1.0", "PATIENCE = 60.0")
     os.kill(head.server, signal.SIGCONT)  # now it comes to those who waited
     assert toy.do(head, "")[1] == "server\n"
     assert mark.read_text() == "done "
@@ -53,12 +57,34 @@ def test_other_environments_folders_and_options_are_not_its_own(toy: Toy) -> Non
     assert toy.do(head, "", shell + "cd dd")[1] == "alone\n"
     assert toy.do(head, "print(sys.flags.optimize)", 'exec python -O -m dd "$0"')[1] == "alone\n1\n"
     assert toy.do(head, "", 'exec python -u -m dd "$0"', PYTHONUNBUFFERED="")[1] == "alone\n"
+    assert toy.do(head, "", 'exec chrt -b 0 python -m dd "$0"')[1] == "alone\n"
     assert toy.do(head, "", "export TMPDIR=$PWD/dd SHLVL=9")[1] == "server\n"
 
 
 def test_what_it_cannot_become_it_does_not_do(toy: Toy) -> None:
     toy.edit("place.py", "    os.chdir(", '    raise PermissionError("not allowed")\n    os.chdir(')
     assert toy.do(toy.head(), "sys.exit(5)")[:2] == (5, "alone\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_what_is_closed_is_not_handed_over(toy: Toy, closed: str) -> None:
+    mark = toy.root / "mark"
+    code = f"open({str(mark)!r}, 'w').write(str(os.getppid()))"
+    head = toy.head()
+    assert toy.do(head, code, f"exec {closed}")[0] == 0
+    assert int(mark.read_text()) not in (0, head.server)
+
+
+def test_a_mistake_before_the_job_is_agreed_on_costs_no_job(toy: Toy) -> None:
+    toy.edit("client.py", "        body = ", '        raise AttributeError("a mistake")\n        body = ')
+    assert toy.do(toy.head(), "sys.exit(5)") == (5, "alone\n", "")
+
+
+@pytest.mark.parametrize("lacks", ["del os.pidfd_open", "os.pidfd_open = lambda number: os.close(-1)", "import signal; del signal.pidfd_send_signal"])
+def test_a_system_without_pidfd_has_none(toy: Toy, lacks: str) -> None:
+    toy.edit("start.py", "import os\n", f"import os; {lacks}\n")
+    head = toy.head()
+    assert (head.name, head.server) == ("-", 0)
 
 
 @pytest.mark.parametrize("side", ["server.py", "client.py"])
@@ -76,6 +102,14 @@ def test_it_does_not_fork_beside_a_thread(toy: Toy) -> None:
 def test_libraries_that_do_not_load_cost_no_job(toy: Toy) -> None:
     toy.edit("server.py", '"json",', '"no_such_library",')
     assert toy.do(toy.head(), "")[1] == "alone\n"
+
+
+def test_a_server_that_fails_says_so_in_a_line(toy: Toy) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dd.warm.server", "99"], cwd=toy.root, env=toy.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"warning: jobs load torch themselves: OSError: .*Bad file descriptor\n", done.stderr)
 
 
 def test_what_jobs_need_starts_no_thread_and_is_loaded_when_the_first_one_asks(tmp_path) -> None:
