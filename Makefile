@@ -30,7 +30,7 @@ lint: $(INSTALLED)
 
 # How fast, beside the textbook path and the machine's limit: benchmarks/README.md. Within 12 minutes on two cores with nothing beside it.
 bench: $(INSTALLED)
-	$(RUN) python -m benchmarks
+	@$(RUN) python -m benchmarks
 
 # The results of this commit from a remote (docs/dvc.md): all, or WHAT="results/distilled results/scores ...".
 pull: $(INSTALLED)
@@ -54,10 +54,11 @@ prune: $(INSTALLED)
 	$(RUN) python -m dd prune $(if $(YES),--yes)
 
 $(INSTALLED): pyproject.toml requirements.lock
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	touch $@
+	@echo "installing into .venv" >&2
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable . >&2
+	@touch $@
 
 clean:
 	rm -rf .venv

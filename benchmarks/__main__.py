@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,19 +23,19 @@ from dd.artifacts import write_json
 from dd.errors import DDError
 
 QUICK = Sizes(classes=4, ipc=2, real=8, width=8, steps=2, epochs=2, networks=2, batch=16, per_class=16, gan_width=16, gan_batch=4)
-# Longest first: the time that a unit does not need is there for those after it.
-ORDER = ("mtt_iteration", "eval_5x_ipc10", "dsa_step", "dsdm_iteration", "dm_iteration", "gan_step", "expert_step256", "eval_epoch_ipc10")
+# Shortest first: what they leave of their shares is there for the long ones, of which three rounds take more than a share.
+ORDER = ("eval_epoch_ipc10", "expert_step256", "gan_step", "dm_iteration", "dsdm_iteration", "dsa_step", "eval_5x_ipc10", "mtt_iteration")
 HEAD = f"{'unit':17} {'ours, s':>25} {'textbook, s':>25} {'speedup':>19} {'floor, s':>9} {'of it':>6} {'peak MB':>13} rounds"
-SECONDS, GROWTH = 680.0, 170.0  # of all, and of them for the growth
+SECONDS, GROWTH = 690.0, 160.0  # of all, and of them for the growth
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", nargs="+", choices=textbook.UNITS, default=list(textbook.UNITS), metavar="UNIT", help="default: all")
-    parser.add_argument("--rounds", type=_positive, help="of each unit; default: 3 to 15, as time allows")
+    parser.add_argument("--rounds", type=_positive, help="of each unit; default: 3 to 7, as time allows")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, help="of both sides; default: all cores")
+    parser.add_argument("--threads", type=_positive, default=_cores(), help="of both sides; default: all cores that are ours")
     parser.add_argument("--dd", type=Path, default=Path(__file__).parents[1], help="another checkout of this repository, to be measured")
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     parser.add_argument("--no-growth", dest="growth", action="store_false", help="do not measure how cost grows")
@@ -43,9 +44,13 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"value {text!r}; allowed: a whole number above 0")
+    return int(text)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine_of(args: argparse.Namespace) -> Machine:
@@ -59,6 +64,18 @@ def machine_of(args: argparse.Namespace) -> Machine:
     return Machine(_device(args.device), args.threads, args.dd.resolve())
 
 
+def _commit(folder: Path) -> str:
+    """Return the commit of a checkout, with a plus sign where files differ from it; empty where git does not say."""
+
+    def said(*words: str) -> str:
+        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        return said("rev-parse", "--short", "HEAD") + "+" * bool(said("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def run(args: argparse.Namespace, machine: Machine) -> dict[str, Any]:
     """Measure the units that are asked for and return the report.
 
@@ -69,6 +86,8 @@ def run(args: argparse.Namespace, machine: Machine) -> dict[str, Any]:
 
     torch.set_num_threads(args.threads)
     load, began = os.getloadavg()[0], time.monotonic()
+    if load > 0.5 and not args.quick:
+        print(f"warning: something else is running here (load {load:.1f}): seconds will be too many", file=sys.stderr)
     rates, found, wanted = [floor.rate(machine.device)], {}, [unit for unit in ORDER if unit in args.units]
     rounds = args.rounds or (1 if args.quick else None)
     if args.quick:  # one pair of processes for all
@@ -96,7 +115,8 @@ def report(machine: Machine, about: dict[str, Any], rates: list[float], load: fl
 
     rate = statistics.median(rates)
     where = {
-        "device": machine.device, "name": about["name"] or _processor(), "cores": os.cpu_count(), "threads": machine.threads,
+        "commit": _commit(machine.dd), "device": machine.device, "name": about["name"] or _processor(), "cores": os.cpu_count(),
+        "threads": machine.threads,
         "torch": torch.__version__, "python": platform.python_version(), "load_before": load, "gflops_per_s": rate / 1e9,
         "gflops_per_s_seen": [seen / 1e9 for seen in rates], "tf32_convolutions": machine.device == "cuda" and about["tf32"],
     }  # fmt: skip
@@ -150,16 +170,18 @@ def main() -> int:
     args = arguments()
     try:
         machine = machine_of(args)
+        began = time.monotonic()
         found = run(args, machine)
         write_json(args.out / "bench.json", found)
+        print(table(found), file=sys.stderr)
+        print(json.dumps(found, indent=1), flush=True)
         if args.growth:
             print("growth ...", file=sys.stderr, flush=True)
-            growth.grow(machine, args.out, QUICK if args.quick else growth.SMALL, quick=args.quick)
+            base = QUICK if args.quick else growth.SMALL
+            growth.grow(machine, args.out, base, until=max(began + SECONDS, time.monotonic() + GROWTH / 2), quick=args.quick)
     except DDError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(table(found), file=sys.stderr)
-    print(json.dumps(found, indent=1))
     return 0
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,17 +44,22 @@ def cells(base: Sizes, quick: bool) -> list[Cell]:
     return found + [Cell("experts", "experts", x, replace(base, networks=x)) for x in (1, 2, 4, 8)[:cut]]
 
 
-def grow(machine: Machine, out: Path, base: Sizes = SMALL, *, quick: bool = False) -> None:
+def grow(machine: Machine, out: Path, base: Sizes = SMALL, *, until: float = math.inf, quick: bool = False) -> None:
     """Measure every cell and write growth.json, growth.png and growth.pdf into `out`.
+
+    until: value of `time.monotonic` after which no further cell is measured; those that are left out are named on standard error.
 
     The cells of `steps` are in processes of their own, for their peak memory; experts are not trained by the textbook path.
     """
-    rounds, rows = 1 if quick else 3, []
+    rounds, rows = 1 if quick else 2, []
     with machine.pair() as pair:
-        for cell in cells(base, quick):
+        for cell in sorted(cells(base, quick), key=lambda cell: cell.along == "steps"):  # the long ones last
+            if time.monotonic() > until:
+                print(f"growth: {cell.unit} with {cell.x} {cell.along} left out: time is over", file=sys.stderr, flush=True)
+                continue
             if cell.along == "steps" and not quick:
                 with machine.pair() as fresh:
-                    rows.append(_row(fresh, cell, 2))
+                    rows.append(_row(fresh, cell, 1))
             else:
                 rows.append(_row(pair[:1] if cell.along == "experts" else pair, cell, rounds))
     write_json(out / "growth.json", {"rows": rows, "width": base.width, "device": machine.device, "threads": machine.threads})

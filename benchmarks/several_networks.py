@@ -23,6 +23,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
 from dd import fast, networks
+from dd.device import prepare_process
 
 LR = 0.01
 Step = Callable[[], Tensor]
@@ -99,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     found: dict[str, object] = {"torch": torch.__version__, "networks": args.networks, "width": args.width}
     for threads in args.threads:
-        torch.set_num_threads(threads)
+        prepare_process(threads)
         found[f"threads_{threads}"] = measured(args.networks, args.width, args.rounds)
     json.dump(found, sys.stdout, indent=2)
     print()

@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.textbook import MEAN, STD, Data, Sizes
 
 NAME, SEED, FOREVER = "bench", 0, 10**9
-EVAL_EPOCHS = 20  # of a call of `fit`, as an evaluation trains for about ten seconds between two questions whether to stop
+EVAL_EPOCHS = 10  # of a call of `fit`, as an evaluation trains for about ten seconds between two questions whether to stop
 EXPERT_STEPS = 4  # of an epoch
 TESTED = 4  # images of each class that evaluated networks are tested on: a test is no part of the unit, and costs next to nothing
 

@@ -23,6 +23,7 @@ import resource
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,17 @@ class Side:
         if self._device == "cuda":
             peak, name = torch.cuda.max_memory_allocated() / 2**20, torch.cuda.get_device_name()
         else:
-            peak, name = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024), ""
+            peak, name = resident_mb(), ""
         return {"peak_mb": round(peak, 1), "name": name, "tf32": torch.backends.cudnn.allow_tf32, "threads": torch.get_num_threads()}
+
+
+def resident_mb() -> float:
+    """Return the largest resident memory of this process. What getrusage says on Linux may be that of the process which started it."""
+    with suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def start(ours: bool, dd: Path, threads: int) -> None:

@@ -28,6 +28,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _memory_is_given_back() -> None:
+    """Leave the C library of the tests' own process as it is, whatever verb runs in it: some tests measure or limit its memory."""
+    from dd import device
+
+    device.keep_memory = lambda: False
+
+
 @pytest.fixture(scope="session")
 def real() -> Callable[[str], Path]:
     """Return `real(name)`, the folder `$DD_REAL_DATA/{name}`; it skips where that is absent, unless DD_REQUIRE has real-data."""

@@ -22,8 +22,8 @@ class Known:
     one pass over the pool. A piece is the same images whatever was asked for before: a feature has the same bits in a run that was
     interrupted, which computes it again, and in one that was not.
 
-    One pass pays where updates times images of an update are more than the pool times the networks: at paper scale always, in a short run on
-    a large dataset perhaps not.
+    One pass pays where updates times images of an update are more than the pool times the networks: at paper scale always, in a short run
+    on a large dataset perhaps not.
 
     share: networks of the source, of which each has features of its own. All of them together are kept in at most `ROOM` bytes, on the
     device of the pool; where they need more, none are kept.

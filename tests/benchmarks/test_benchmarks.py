@@ -210,3 +210,16 @@ def test_trajectories_have_the_textbook_losses(same, monkeypatch: pytest.MonkeyP
     losses = _losses(run, first)
     assert losses == pytest.approx([float(work()) for _ in range(3)], rel=1e-5)
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("benchmarks.paths", ["--networks", "convnet3_in_w4:3:16", "--images", "2", "--rounds", "1"]),
+        ("benchmarks.several_networks", ["--networks", "2", "--width", "4", "--threads", "1"]),
+    ],
+)
+def test_the_scripts_behind_the_choices_run(module, options):
+    done = subprocess.run([sys.executable, "-m", module, *options], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
