@@ -53,7 +53,7 @@ def grow(machine: Machine, out: Path, base: Sizes = SMALL, *, until: float = mat
     """
     rounds, rows = 1 if quick else 2, []
     with machine.pair() as pair:
-        for cell in sorted(cells(base, quick), key=lambda cell: cell.along == "steps"):  # the long ones last
+        for cell in sorted(cells(base, quick), key=lambda cell: cell.along != "steps"):  # the long ones first
             if time.monotonic() > until:
                 print(f"growth: {cell.unit} with {cell.x} {cell.along} left out: time is over", file=sys.stderr, flush=True)
                 continue

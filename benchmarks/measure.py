@@ -19,7 +19,7 @@ from benchmarks.textbook import Sizes
 from dd.errors import DDError
 
 TURN = 1.0  # seconds that a turn should take about, or more, so that the clock and the pipes do not matter
-LEAST, MOST = 3, 7  # rounds, where nobody says how many
+LEAST, MOST = 3, 5  # rounds, where nobody says how many
 
 
 class Worker:
