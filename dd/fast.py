@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+CACHED = 32  # images whose activations stay in a cache; the same for any number of threads, so that numbers do not depend on it
 _plain = False
 
 
@@ -24,9 +25,6 @@ def plain() -> Iterator[None]:
         yield
     finally:
         _plain = before
-
-
-CACHED = 32  # images whose activations stay in a cache; the same for any number of threads, so that numbers do not depend on it
 
 
 def active(x: Tensor) -> bool:

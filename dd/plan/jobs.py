@@ -24,11 +24,9 @@ from dd.plan.papers import Artifact, Paper, Scale, Settings, load_paper, load_sc
 from dd.plan.points import Point, check_rules, expand, network_names
 from dd.plan.recorded import recorded_code
 from dd.plan.supplies import Supplies, check_teachers
-from dd.plan.told import Tellings, decoded, lineage
+from dd.plan.told import Tellings
 from dd.sources.guides import architecture
 from dd.types import Need
-
-__all__ = ["Plan", "decoded", "lineage"]
 
 UNJUDGED = ("transition", "cams", "losses")  # kinds of figures that show no accuracy: their sets need no evaluation
 

@@ -19,7 +19,7 @@ from dd.distill import distill
 from dd.evaluation.io import read_distilled
 from dd.evaluation.run import evaluate
 from dd.generators.files import FILES, class_ids
-from dd.plan.jobs import decoded, lineage
+from dd.plan.told import decoded, lineage
 from dd.teachers import TEACHERS
 from dd.train.config import ExpertConfig, PretrainConfig
 from dd.train.experts import experts
